@@ -1,0 +1,1 @@
+"""Step -> media: text, speech."""

@@ -1,0 +1,1 @@
+"""Media -> Span: audio, image, video."""

@@ -1,0 +1,1 @@
+"""Measurements of the assistant on the machine at hand."""

@@ -1,0 +1,326 @@
+"""The ``omni`` command. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import json as json_module
+import logging
+import sys
+import threading
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+import omni
+from omni.errors import OmniError
+from omni.weights.commands import models_app
+
+if TYPE_CHECKING:
+    from runtime.assembly import Assembly
+    from runtime.server import ServerConfig
+
+app = typer.Typer(
+    name="omni",
+    help="An assistant that you talk to and show things to, on your own machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+bench_app = typer.Typer(help="Measure the assistant on this machine.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+app.add_typer(bench_app, name="bench")
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="The language model: a name from `omni models list`, a local directory, or a hub id "
+        "of a causal language model of transformers.",
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Quantization = Annotated[
+    Literal["auto", "fp16", "int8", "bf16", "fp32"],
+    typer.Option(help="Of the weights: auto (the fastest here), fp16, int8, bf16 or fp32."),
+]
+Context = Annotated[int, typer.Option(help="Tokens that a conversation may hold.")]
+Threads = Annotated[int | None, typer.Option(help="Threads for each model; default: the cores.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")]
+Port = Annotated[int, typer.Option(help="Port to listen on.")]
+Sessions = Annotated[int, typer.Option(help="Conversations at one time.")]
+Origins = Annotated[
+    list[str] | None,
+    typer.Option("--allow-origin", help="A web origin whose pages may connect too (repeatable)."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")]
+DEFAULT_MODEL = "qwen2.5-coder-0.5b"
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(omni.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    model: Model = DEFAULT_MODEL,
+    host: Host = "127.0.0.1",
+    port: Port = 7860,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    device: Device = "auto",
+    quantization: Quantization = "auto",
+    context: Context = 4096,
+    threads: Threads = None,
+    max_sessions: Sessions = 4,
+    allow_origin: Origins = None,
+    verbose: Verbose = False,
+) -> None:
+    """Talk to the assistant in the browser: fetch the weights, start the server, open the page."""
+    assembly, config = _settings(
+        model, host, port, device, quantization, context, threads, max_sessions, allow_origin
+    )
+    _serve(assembly, config, page=True, browser=browser, verbose=verbose)
+
+
+@app.command()
+def serve(
+    model: Model = DEFAULT_MODEL,
+    host: Host = "127.0.0.1",
+    port: Port = 7860,
+    ui: Annotated[bool, typer.Option("--ui", help="Serve the page beside the API.")] = False,
+    device: Device = "auto",
+    quantization: Quantization = "auto",
+    context: Context = 4096,
+    threads: Threads = None,
+    max_sessions: Sessions = 4,
+    allow_origin: Origins = None,
+    verbose: Verbose = False,
+) -> None:
+    """Serve the OpenAI Realtime protocol at ws://HOST:PORT/v1/realtime."""
+    assembly, config = _settings(
+        model, host, port, device, quantization, context, threads, max_sessions, allow_origin
+    )
+    _serve(assembly, config, page=ui, browser=False, verbose=verbose)
+
+
+def _settings(
+    model: str,
+    host: str,
+    port: int,
+    device: str,
+    quantization: Quantization,
+    context: int,
+    threads: int | None,
+    max_sessions: int,
+    origins: list[str] | None,
+) -> tuple[Assembly, ServerConfig]:
+    from runtime.assembly import Assembly
+    from runtime.engine import Engine
+    from runtime.server import ServerConfig
+
+    assembly = Assembly(model, device, quantization, context, threads)
+    engine = Engine.Config(max_sessions=max_sessions)
+    return assembly, ServerConfig(host, port, tuple(origins or ()), engine=engine)
+
+
+def _serve(
+    assembly: Assembly, config: ServerConfig, *, page: bool, browser: bool, verbose: bool
+) -> None:
+    from omni.weights import ensure_all
+    from runtime.server import Server, build_engine, create_app, listen
+
+    _log(verbose)
+    try:
+        listening = listen(config.host, config.port)
+    except OSError as error:
+        raise OmniError(
+            f"cannot listen on {config.host}:{config.port} ({error.strerror}); choose another "
+            "port with --port"
+        ) from None
+    port = listening.getsockname()[1]
+    ensure_all(assembly.weights)
+    application = create_app(config, build_engine(assembly, config))
+    if page:
+        from demo.app import mount
+
+        application = mount(application)
+    server = Server(application, config, listening)
+    url = f"http://{config.host}:{port}"
+    typer.echo("Loading the models …", err=True)
+    watcher = threading.Thread(
+        target=_announce, args=(server, application, url, page, browser), daemon=True
+    )
+    watcher.start()
+    server.serve_forever()
+    hub = application.state.hub
+    if hub.problem is not None:
+        raise OmniError(f"the models could not be started: {hub.problem}")
+
+
+def _announce(server: Any, application: Any, url: str, page: bool, browser: bool) -> None:
+    import time
+
+    while not server.should_exit:
+        hub = getattr(application.state, "hub", None)
+        if hub is not None and hub.problem is not None:
+            server.should_exit = True
+        if hub is not None and hub.state == "ready":
+            what = url if page else f"{url.replace('http', 'ws', 1)}/v1/realtime"
+            typer.echo(f"Ready: {what}  (Ctrl-C stops)", err=True)
+            if page and browser:
+                webbrowser.open(url)
+            return
+        time.sleep(0.1)
+
+
+@app.command()
+def ask(
+    question: Annotated[str | None, typer.Argument(help="The question, in any language.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="A recording with or of the question.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="A picture (repeatable).")] = None,
+    video: Annotated[Path | None, typer.Option(help="A clip.")] = None,
+    speak: Annotated[
+        Path | None, typer.Option(metavar="OUT.wav", help="Write the spoken answer here.")
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    quantization: Quantization = "auto",
+    context: Context = 4096,
+    threads: Threads = None,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0: always the same.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="For a temperature above 0.")] = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Ask one question about text, sound, pictures or a clip, without a server."""
+    _log(verbose)
+    from encoders.media import write_wav
+    from omni.types import Sampling
+    from omni.weights import ensure_all
+    from runtime.assembly import Assembly
+    from runtime.local import Assistant
+
+    given = [p for p in (audio, video, *(image or [])) if p is not None]
+    for path in given:
+        if not path.is_file():
+            raise OmniError(f"there is no file {path}")
+    if speak is not None and not speak.parent.is_dir():
+        raise OmniError(f"there is no directory {speak.parent} to write {speak.name} to")
+    assembly = Assembly(model, device, quantization, context, threads)
+    ensure_all(assembly.weights)
+    with Assistant(assembly) as assistant:
+        answer = assistant.ask(
+            question,
+            audio=audio,
+            images=image or (),
+            video=video,
+            speak=speak is not None,
+            sampling=Sampling(temperature=temperature, seed=seed),
+            on_text=None if json else lambda text: typer.echo(text, nl=False),
+        )
+    if speak is not None and answer.audio is not None:
+        write_wav(speak, answer.audio)
+    for warning in answer.warnings:
+        typer.echo(f"\nNote: {warning}", err=True)
+    if not json:
+        typer.echo("")
+        return
+    _print_json(
+        {
+            "answer": answer.text,
+            "transcript": answer.transcript,
+            "seen": list(answer.seen),
+            "speech": str(speak) if answer.audio is not None else None,
+            "timings": {k: round(v, 3) for k, v in answer.timings.items()},
+            "usage": {
+                "input_tokens": answer.usage.input_tokens,
+                "output_tokens": answer.usage.output_tokens,
+            },
+            "model": assembly.model,
+        }
+    )
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what works on this machine and what is missing."""
+    from omni.doctor import examine
+
+    report = examine()
+    for check in report:
+        mark = {"ok": "✓", "note": "·", "problem": "✗"}[check.state]
+        typer.echo(f" {mark} {check.name}: {check.finding}")
+    problems = [check for check in report if check.state == "problem"]
+    typer.echo("Everything that is needed works." if not problems else "Something is missing.")
+    if json:
+        _print_json(
+            {
+                "ok": not problems,
+                "checks": [
+                    {"name": c.name, "state": c.state, "finding": c.finding} for c in report
+                ],
+            }
+        )
+    if problems:
+        raise typer.Exit(1)
+
+
+@bench_app.command("voice")
+def bench_voice(
+    url: Annotated[
+        str | None, typer.Option(help="A running server; default: one is started for the run.")
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    quantization: Quantization = "auto",
+    count: Annotated[
+        int, typer.Option(min=1, max=24, help="How many of the recorded questions to play.")
+    ] = 24,
+    json: Json = False,
+) -> None:
+    """Play recorded questions in real time and time every stage from the end of speech."""
+    from omni.bench.voice import render, run
+
+    result = run(url=url, model=model, quantization=quantization, count=count)
+    typer.echo(render(result))
+    if json:
+        _print_json(result)
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json_module.dumps(value, ensure_ascii=False))
+
+
+def _log(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+def main() -> None:
+    """Run the command; errors that we raise on purpose become one clear line."""
+    try:
+        app()
+    except OmniError as error:
+        typer.echo(f"omni: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""What the conversation asks of the engine (`Command`) and what the engine reports (`OutputEvent`).
+
+All are plain data that could cross a process. Times named ``at`` are seconds of the engine's
+monotonic clock; positions named ``start`` and ``end`` are seconds of the session's input sound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omni.types import AudioChunk, Message, Sampling, Span, Transcript, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """More of the user's sound, at any rate; answered by `VoiceActivity`."""
+
+    chunk: AudioChunk
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """The sound before ``before`` will not be asked for any more."""
+
+    before: float
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeTurn:
+    """Has the speaker finished at ``end``? Answered by `TurnJudged` with the same ``key``."""
+
+    key: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribe:
+    """Say what was said: from the input sound, or from ``chunk``. Answered by `Transcribed`."""
+
+    key: str
+    start: float = 0.0
+    end: float = 0.0
+    chunk: AudioChunk | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class See:
+    """Say what an encoded picture (JPEG, PNG, …) shows. Answered by `Seen`."""
+
+    key: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Read ``messages`` ahead of a likely `Start`; nothing is answered."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Generate an answer to ``messages``; every event of it carries ``response_id``."""
+
+    response_id: str
+    messages: tuple[Message, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    speak: bool = True
+    voice: str | None = None
+    speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop an answer between two steps. `ResponseDone` follows unless it was sent already."""
+
+    response_id: str
+
+
+Command = Append | Discard | JudgeTurn | Transcribe | See | Prepare | Start | Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceActivity:
+    """Speech probabilities of frames that end at ``end``, one every ``step`` seconds."""
+
+    probabilities: tuple[float, ...]
+    end: float
+    step: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TurnJudged:
+    """Probability in [0, 1] that the speaker has finished."""
+
+    key: str
+    probability: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribed:
+    """What was said."""
+
+    key: str
+    transcript: Transcript
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a picture shows."""
+
+    key: str
+    span: Span
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class InputFailed:
+    """A `JudgeTurn`, `Transcribe` or `See` could not be done; ``message`` is for the user."""
+
+    key: str
+    message: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More of the answer's text."""
+
+    response_id: str
+    text: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClauseReady:
+    """A clause of the answer is complete and goes to the voice."""
+
+    response_id: str
+    text: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AudioDelta:
+    """More of the answer's sound; ``clause`` is what is being said in it."""
+
+    response_id: str
+    chunk: AudioChunk
+    clause: str
+    first_of_clause: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceMissing:
+    """No voice knows ``language``: the clause stays text."""
+
+    response_id: str
+    language: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseDone:
+    """The end of an answer. ``reason``: "stop", "length", "cancelled" or "failed"."""
+
+    response_id: str
+    reason: str
+    usage: Usage
+    at: float
+    error: str | None = None
+
+
+OutputEvent = (
+    VoiceActivity
+    | TurnJudged
+    | Transcribed
+    | Seen
+    | InputFailed
+    | TextDelta
+    | ClauseReady
+    | AudioDelta
+    | VoiceMissing
+    | ResponseDone
+)

@@ -1,0 +1,1 @@
+"""Conversation, turn taking, engine, the wire, the server."""

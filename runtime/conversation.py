@@ -1,0 +1,686 @@
+"""The conversation: a machine without I/O, threads or models.
+
+`receive` takes an event of the client, `handle` one of the engine; both return what is to be done
+now, in order: events for the client (dicts) and commands for the engine. The machine knows whose
+turn it is, what was said, and what of the answer was really heard.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from omni import events as ev
+from omni.errors import InputError
+from omni.types import AudioChunk, Message, Span
+from runtime.items import Item, Part, check_item
+from runtime.response import Response
+from runtime.settings import Defaults, Settings
+from runtime.turns import Paused, Resumed, SpeechStarted, SpeechStopped, TurnEvent, TurnTaker
+from runtime.wire import (
+    WIRE_RATE,
+    Event,
+    decode_audio,
+    decode_base64,
+    decode_data_url,
+    error_event,
+    parse,
+)
+
+Effect = Event | ev.Command
+MAX_BUFFER = 600.0
+"""Seconds of sound that may wait uncommitted."""
+MIN_COMMIT = 0.1
+
+
+def random_id(prefix: str) -> str:
+    """A fresh id such as ``item_5f2a…``."""
+    return f"{prefix}_{secrets.token_hex(10)}"
+
+
+class Conversation:
+    """One user's conversation.
+
+    ``clock`` gives seconds of the engine's monotonic clock, ``new_id`` makes ids from a prefix.
+    """
+
+    def __init__(
+        self,
+        defaults: Defaults,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        new_id: Callable[[str], str] = random_id,
+    ) -> None:
+        self.id = new_id("sess")
+        self.settings = Settings(self.id, defaults)
+        self.items: list[Item] = []
+        self._conversation_id = new_id("conv")
+        self._clock = clock
+        self._new_id = new_id
+        self._out: list[Effect] = []
+        self._keys = itertools.count()
+        self._turns: TurnTaker | None = None
+        self._follow_detection()
+        self._position = 0.0
+        self._received_at = 0.0
+        self._buffer_start = 0.0
+        self._discarded = 0.0
+        self._turn_item = ""
+        self._turn_keys: dict[int, str] = {}
+        self._heard: dict[str, Span] = {}
+        self._frame: Part | None = None
+        self._waiting: dict[str, tuple[Item | None, Part]] = {}
+        self._stamps: dict[str, dict[str, float]] = {}
+        self._response: Response | None = None
+        self._answer_next: str | None = None
+        self._spoke = False
+
+    # What comes in
+
+    def open(self) -> list[Effect]:
+        """The first events of the session."""
+        self._send("session.created", session=self.settings.wire)
+        self._prepare(None)
+        return self._drain()
+
+    def receive(self, text: str | bytes) -> list[Effect]:
+        """Take one message of the client; a wrong one is answered by an ``error`` event."""
+        event_id = None
+        try:
+            event = parse(text)
+            event_id = event.get("event_id")
+            handler = self._HANDLERS[event["type"]]
+            handler(self, event)
+        except InputError as error:
+            self._out.append({**error_event(error, event_id), "event_id": self._new_id("event")})
+        return self._drain()
+
+    def handle(self, event: ev.OutputEvent) -> list[Effect]:
+        """Take one event of the engine."""
+        match event:
+            case ev.VoiceActivity():
+                self._on_voice(event)
+            case ev.TurnJudged():
+                self._on_judged(event)
+            case ev.Transcribed():
+                spoken = event.transcript.text
+                self._resolve(event.key, Span("audio", spoken), event.at)
+            case ev.Seen():
+                self._resolve(event.key, event.span, event.at)
+            case ev.InputFailed():
+                self._on_failed(event)
+            case _:
+                self._on_answer(event)
+        return self._drain()
+
+    def _drain(self) -> list[Effect]:
+        out, self._out = self._out, []
+        return out
+
+    def _send(self, kind: str, **fields: Any) -> None:
+        self._out.append({"type": kind, "event_id": self._new_id("event"), **fields})
+
+    def _do(self, command: ev.Command) -> None:
+        self._out.append(command)
+
+    # Settings
+
+    def _on_session_update(self, event: Event) -> None:
+        change = event["session"]
+        voice = ((change.get("audio") or {}).get("output") or {}).get("voice")
+        current = self.settings.wire["audio"]["output"]["voice"]
+        if self._spoke and voice is not None and voice != current:
+            raise InputError(
+                "the voice cannot change after the first audio of the session; open a new session",
+                param="session.audio.output.voice",
+                code="cannot_update_voice",
+            )
+        self.settings.update(change)
+        self._follow_detection()
+        self._send("session.updated", session=self.settings.wire)
+        if self._response is None:
+            self._prepare(None)
+
+    def _follow_detection(self) -> None:
+        detection = self.settings.turn_detection
+        if detection is None:
+            self._turns = None
+        elif self._turns is None:
+            self._turns = TurnTaker(detection)
+        else:
+            self._turns.detection = detection
+
+    # The user's sound
+
+    def _on_append(self, event: Event) -> None:
+        chunk = decode_audio(event["audio"])
+        if self._position + chunk.seconds - self._buffer_start > MAX_BUFFER:
+            raise InputError(
+                f"more than {MAX_BUFFER:.0f} s of sound wait uncommitted; send "
+                "input_audio_buffer.commit or input_audio_buffer.clear",
+                param="audio",
+                code="input_audio_buffer_full",
+            )
+        self._position += chunk.seconds
+        self._received_at = self._clock()
+        if len(chunk.pcm):
+            self._do(ev.Append(chunk))
+
+    def _on_commit(self, _: Event) -> None:
+        begin, end = self._buffer_start, self._position
+        if end - begin < MIN_COMMIT:
+            raise InputError(
+                f"the input audio buffer holds {(end - begin) * 1000:.0f} ms; append at least "
+                f"{MIN_COMMIT * 1000:.0f} ms before committing",
+                code="input_audio_buffer_commit_empty",
+            )
+        item_id = self._turn_item or self._new_id("item")
+        stamps = self._stamps.setdefault(item_id, {})
+        stamps["speech_end"] = stamps["turn_end"] = self._clock()
+        self._finish_turn(item_id, begin, end, None)
+
+    def _on_clear(self, _: Event) -> None:
+        self._forget_turn()
+        self._buffer_start = self._position
+        self._discard(self._position)
+        self._send("input_audio_buffer.cleared")
+
+    def _forget_turn(self) -> None:
+        if self._turns is not None:
+            self._turns.reset()
+        self._turn_item = ""
+        self._turn_keys.clear()
+
+    def _discard(self, before: float) -> None:
+        if before > self._discarded:
+            self._discarded = before
+            self._do(ev.Discard(before))
+
+    def _on_voice(self, event: ev.VoiceActivity) -> None:
+        if self._turns is None:
+            return
+        count = len(event.probabilities)
+        for index, probability in enumerate(event.probabilities):
+            end = event.end - (count - 1 - index) * event.step
+            for turn in self._turns.feed(probability, end, event.step):
+                self._on_turn(turn, end)
+        if not self._turns.speaking:
+            keep = self._turns.detection.prefix_padding + 1.0
+            self._buffer_start = max(self._buffer_start, event.end - keep)
+            if self._buffer_start - self._discarded > 1.0:
+                self._discard(self._buffer_start)
+
+    def _on_judged(self, event: ev.TurnJudged) -> None:
+        item, _, pause = event.key.rpartition(":")
+        if self._turns is None or item != self._turn_item:
+            return
+        for turn in self._turns.judged(int(pause), event.probability, self._position):
+            self._on_turn(turn, self._position)
+
+    def _on_turn(self, turn: TurnEvent, now: float) -> None:
+        match turn:
+            case SpeechStarted(start):
+                self._on_speech_started(start)
+            case Paused(start, end, pause, again):
+                self._on_pause(start, end, pause, again)
+            case Resumed(pause):
+                self._turn_keys.pop(pause, None)
+            case SpeechStopped(start, end, pause):
+                self._on_speech_stopped(start, end, now, pause)
+
+    def _on_speech_started(self, start: float) -> None:
+        assert self._turns is not None
+        self._turn_item = self._new_id("item")
+        self._send(
+            "input_audio_buffer.speech_started",
+            audio_start_ms=round(start * 1000),
+            item_id=self._turn_item,
+        )
+        if self._turns.detection.interrupt_response:
+            self._note_interruption()
+            if self._response is not None:
+                self._cancel("turn_detected")
+
+    def _on_pause(self, start: float, end: float, pause: int, again: bool) -> None:
+        assert self._turns is not None
+        stamps = self._stamps.setdefault(self._turn_item, {})
+        if not again:
+            stamps["silence"] = self._clock()
+        if self._turns.detection.kind == "semantic_vad":
+            self._do(ev.JudgeTurn(f"{self._turn_item}:{pause}", start, end))
+        if not again:
+            self._listen(start, end, pause)
+
+    def _listen(self, start: float, end: float, pause: int) -> str:
+        """Transcribe the turn up to a pause, before it is certain that the turn is over."""
+        key = self._turn_keys[pause] = f"{self._turn_item}/{pause}"
+        self._do(ev.Transcribe(key, start, end, language=self.settings.language))
+        return key
+
+    def _on_speech_stopped(self, start: float, end: float, now: float, pause: int) -> None:
+        assert self._turns is not None
+        item_id = self._turn_item
+        stamps = self._stamps.setdefault(item_id, {})
+        stamps["speech_end"] = self._received_at - (self._position - end)
+        stamps["turn_end"] = self._clock()
+        self._send(
+            "input_audio_buffer.speech_stopped", audio_end_ms=round(end * 1000), item_id=item_id
+        )
+        if self._turns.detection.create_response:
+            self._answer_next = item_id
+        self._finish_turn(item_id, start, now, pause)
+
+    def _finish_turn(self, item_id: str, start: float, end: float, pause: int | None) -> None:
+        """Make the turn an item; its transcript may be there already, on its way, or not asked."""
+        previous = self.items[-1].id if self.items else None
+        self._send("input_audio_buffer.committed", item_id=item_id, previous_item_id=previous)
+        key = self._turn_keys.get(pause) if pause is not None else None
+        if key is None:
+            self._turn_item = item_id
+            key = self._listen(start, end, pause if pause is not None else -1)
+        part = Part("input_audio", key=key)
+        item = Item(item_id, "user", [part])
+        self._waiting[key] = (item, part)
+        self._add_item(item, len(self.items))
+        self._forget_turn()
+        self._buffer_start = end
+        self._discard(end)
+        if key in self._heard:
+            self._resolve(key, self._heard[key], None)
+        self._heard.clear()
+
+    # The user's pictures and typed words
+
+    def _on_image(self, event: Event) -> None:
+        part = self._image_part(decode_base64(event["image"], "image"))
+        # Only the latest frame counts: it shows what the user talks about.
+        self._frame = part
+
+    def _image_part(self, data: bytes, item: Item | None = None) -> Part:
+        if not data:
+            raise InputError("the image is empty; send a JPEG, PNG or WebP file", param="image")
+        part = Part("input_image", key=f"image/{next(self._keys)}")
+        assert part.key is not None
+        self._waiting[part.key] = (item, part)
+        self._do(ev.See(part.key, data))
+        return part
+
+    def _on_item_create(self, event: Event) -> None:
+        data = event["item"]
+        check_item(data)
+        index = self._index_after(event.get("previous_item_id"))
+        if any(item.id == data.get("id") for item in self.items):
+            raise InputError(f"item {data['id']!r} exists already", param="item.id")
+        item = self._build_item(data, "item")
+        self._add_item(item, index)
+
+    def _build_item(self, data: dict[str, Any], path: str) -> Item:
+        """An item from the client; all of it is decoded before any work is asked for."""
+        media: dict[int, bytes | AudioChunk] = {}
+        for index, part in enumerate(data["content"]):
+            where = f"{path}.content.{index}"
+            if part["type"] == "input_image":
+                media[index] = decode_data_url(part["image_url"], f"{where}.image_url")
+            elif part["type"] == "input_audio":
+                media[index] = decode_audio(part["audio"], f"{where}.audio")
+        item = Item(data.get("id") or self._new_id("item"), data["role"])
+        for index, part in enumerate(data["content"]):
+            medium = media.get(index)
+            if isinstance(medium, bytes):
+                item.parts.append(self._image_part(medium, item))
+            elif medium is not None:
+                key = f"audio/{next(self._keys)}"
+                item.parts.append(Part("input_audio", key=key))
+                self._waiting[key] = (item, item.parts[-1])
+                self._do(ev.Transcribe(key, chunk=medium, language=self.settings.language))
+            else:
+                item.parts.append(Part(part["type"], part.get("text") or part.get("transcript")))
+        return item
+
+    def _index_after(self, previous: str | None) -> int:
+        if previous is None:
+            return len(self.items)
+        if previous == "root":
+            return 0
+        return self.items.index(self._item(previous, "previous_item_id")) + 1
+
+    def _item(self, item_id: str, param: str = "item_id") -> Item:
+        for item in self.items:
+            if item.id == item_id:
+                return item
+        raise InputError(
+            f"there is no item {item_id!r} in this conversation",
+            param=param,
+            code="item_not_found",
+        )
+
+    def _add_item(self, item: Item, index: int) -> None:
+        if item.role == "user" and self._frame is not None:
+            item.parts.insert(0, self._frame)
+            if self._frame.key is not None:
+                self._waiting[self._frame.key] = (item, self._frame)
+            self._frame = None
+        previous = self.items[index - 1].id if index else None
+        self.items.insert(index, item)
+        wire = item.wire()
+        self._send("conversation.item.added", item=wire, previous_item_id=previous)
+        if item.status != "in_progress":
+            self._send("conversation.item.done", item=wire, previous_item_id=previous)
+
+    def _on_item_delete(self, event: Event) -> None:
+        item = self._item(event["item_id"])
+        if self._response is not None and self._response.item is item:
+            raise InputError(
+                "the item belongs to the answer in progress; send response.cancel first",
+                param="item_id",
+            )
+        self.items.remove(item)
+        self._send("conversation.item.deleted", item_id=item.id)
+
+    def _on_item_retrieve(self, event: Event) -> None:
+        self._send("conversation.item.retrieved", item=self._item(event["item_id"]).wire())
+
+    def _on_item_truncate(self, event: Event) -> None:
+        item = self._item(event["item_id"])
+        if item.role != "assistant" or not item.spoken:
+            raise InputError(
+                "only a spoken answer of the assistant can be truncated", param="item_id"
+            )
+        if event["content_index"] != 0:
+            raise InputError("content_index must be 0", param="content_index")
+        samples = round(event["audio_end_ms"] / 1000 * WIRE_RATE)
+        if samples < 0 or samples > item.samples:
+            raise InputError(
+                f"audio_end_ms must be between 0 and {item.samples * 1000 // WIRE_RATE}, the "
+                f"length of the answer's sound, not {event['audio_end_ms']}",
+                param="audio_end_ms",
+            )
+        item.parts[0].text = item.heard_until(samples)
+        # The client knows better than any estimate.
+        item.cut = item.playing_since = None
+        self._send(
+            "conversation.item.truncated",
+            item_id=item.id,
+            content_index=0,
+            audio_end_ms=event["audio_end_ms"],
+        )
+
+    # What the encoders say
+
+    def _resolve(self, key: str, span: Span, at: float | None) -> None:
+        if key not in self._waiting:
+            if key in self._turn_keys.values():
+                # The transcript of a pause that has not become the end of the turn (yet).
+                self._heard[key] = span
+                self._stamps.setdefault(self._turn_item, {})["transcript"] = at or self._clock()
+                self._prepare(span)
+            return
+        item, part = self._waiting.pop(key)
+        part.key, part.span = None, span
+        if part.kind == "input_audio":
+            part.text = span.text or ""
+            if item is not None:
+                if at is not None:
+                    self._stamps.setdefault(item.id, {}).setdefault("transcript", at)
+                self._send_transcript(item, part)
+                if not part.text and self._answer_next == item.id:
+                    self._answer_next = None
+        self._go_on()
+
+    def _send_transcript(self, item: Item, part: Part) -> None:
+        if not self.settings.transcribes or item not in self.items:
+            return
+        where = {"item_id": item.id, "content_index": item.parts.index(part)}
+        kind = "conversation.item.input_audio_transcription"
+        if part.text:
+            self._send(f"{kind}.delta", **where, delta=part.text)
+        self._send(
+            f"{kind}.completed",
+            **where,
+            transcript=part.text,
+            usage={"type": "duration", "seconds": 0.0},
+        )
+
+    def _on_failed(self, event: ev.InputFailed) -> None:
+        waiting = self._waiting.pop(event.key, None)
+        if waiting is None:
+            return
+        item, part = waiting
+        part.key = None
+        part.text = "" if part.kind == "input_audio" else None
+        if part is self._frame:
+            self._frame = None
+        if part.kind == "input_audio" and item is not None:
+            self._send(
+                "conversation.item.input_audio_transcription.failed",
+                item_id=item.id,
+                content_index=item.parts.index(part),
+                error={"type": "invalid_request_error", "message": event.message},
+            )
+            if self._answer_next == item.id:
+                self._answer_next = None
+        else:
+            error = InputError(event.message, param="image", code="invalid_image")
+            self._out.append({**error_event(error, None), "event_id": self._new_id("event")})
+        self._go_on()
+
+    # Answers
+
+    def _messages(self, items: list[Item], instructions: str) -> tuple[Message, ...]:
+        head = [Message("system", (instructions,))] if instructions else []
+        said = (item.message() for item in items)
+        return tuple([*head, *(message for message in said if message is not None)])
+
+    def _prepare(self, heard: Span | None) -> None:
+        """Let the engine read ahead: the conversation, and what the user seems to have said."""
+        detection = self.settings.turn_detection
+        if self._response is not None or (heard is not None and not detection):
+            return
+        items = list(self.items)
+        if heard is not None:
+            parts = [Part("input_audio", heard.text, heard)]
+            if self._frame is not None and self._frame.ready:
+                parts.insert(0, self._frame)
+            items.append(Item("", "user", parts))
+        instructions = self.settings.wire["instructions"]
+        self._do(ev.Prepare(self._messages(items, instructions)))
+
+    def _on_response_create(self, event: Event) -> None:
+        if self._response is not None:
+            raise InputError(
+                f"the conversation has an answer in progress ({self._response.id}); wait for its "
+                "response.done or send response.cancel",
+                code="conversation_already_has_active_response",
+            )
+        change = event.get("response") or {}
+        settings = self.settings.response(change)
+        context: list[Item] | None = None
+        if change.get("input") is not None:
+            for index, data in enumerate(change["input"]):
+                if data.get("type") != "item_reference":
+                    check_item(data, f"response.input.{index}")
+            context = [
+                self._item(data["id"], f"response.input.{index}.id")
+                if data.get("type") == "item_reference"
+                else self._build_item(data, f"response.input.{index}")
+                for index, data in enumerate(change["input"])
+            ]
+        last_user = next((i for i in reversed(self.items) if i.role == "user"), None)
+        stamps = {"request": self._clock()}
+        if last_user is not None and last_user.id in self._stamps:
+            stamps = self._stamps.pop(last_user.id) | stamps
+        self._begin(Response(self._new_id("resp"), settings, self._new_item(), context, stamps))
+
+    def _new_item(self) -> Item:
+        return Item(self._new_id("item"), "assistant", [], "in_progress")
+
+    def _begin(self, response: Response) -> None:
+        self._response = response
+        self._answer_next = None
+        self._send("response.created", response=response.wire(self._conversation_id))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Start what was waiting for a transcript or a picture."""
+        if self._response is None and self._answer_next is not None:
+            item_id = self._answer_next
+            if all(item.ready for item in self.items):
+                settings = self.settings.response({})
+                stamps = self._stamps.pop(item_id, {})
+                self._begin(
+                    Response(self._new_id("resp"), settings, self._new_item(), None, stamps)
+                )
+            return
+        response = self._response
+        if response is None or response.started or response.cancelled is not None:
+            return
+        items = self.items if response.context is None else response.context
+        if all(item.ready for item in items):
+            response.started = True
+            settings = response.settings
+            self._do(
+                ev.Start(
+                    response.id,
+                    self._messages(items, settings.instructions),
+                    settings.sampling,
+                    speak=settings.speak,
+                    voice=settings.voice,
+                    speed=settings.speed,
+                )
+            )
+
+    def _on_response_cancel(self, event: Event) -> None:
+        wanted = event.get("response_id")
+        if self._response is None or wanted not in (None, self._response.id):
+            raise InputError(
+                "there is no such answer in progress; it may have ended already",
+                param="response_id" if wanted else None,
+                code="response_cancel_not_active",
+            )
+        self._cancel("client_cancelled")
+
+    def _cancel(self, reason: str) -> None:
+        response = self._response
+        assert response is not None
+        if response.cancelled is not None:
+            return
+        response.cancelled = reason
+        if response.started:
+            # The engine's last word brings the usage; until then its output is dropped.
+            self._do(ev.Cancel(response.id))
+        else:
+            self._end(response, "cancelled", None, None)
+
+    def _note_interruption(self) -> None:
+        """Remember what the user can have heard, for clients that do not truncate."""
+        for item in reversed(self.items):
+            if item.role == "assistant":
+                if item.spoken and item.playing_since is not None:
+                    heard = (self._clock() - item.playing_since) * WIRE_RATE
+                    if heard < item.samples:
+                        item.cut = item.heard_until(int(heard))
+                return
+
+    def _on_answer(self, event: ev.OutputEvent) -> None:
+        response = self._response
+        if response is None or getattr(event, "response_id", None) != response.id:
+            return
+        if isinstance(event, ev.ResponseDone):
+            status = "cancelled" if response.cancelled is not None else event.reason
+            self._end(response, status, event, event.error)
+            return
+        if response.cancelled is not None:
+            return
+        if isinstance(event, ev.TextDelta | ev.AudioDelta):
+            self._open_item(response)
+        match event:
+            case ev.TextDelta(_, text, at):
+                response.mark("first_token", at)
+                response.item.parts[0].text = (response.item.parts[0].text or "") + text
+                self._send(
+                    f"{response.text_kind}.delta", **response.where, content_index=0, delta=text
+                )
+            case ev.ClauseReady(_, _, at):
+                response.mark("first_clause", at)
+            case ev.AudioDelta():
+                self._spoke = True
+                response.mark("first_audio", event.at)
+                response.hear(event)
+                self._send(
+                    "response.output_audio.delta",
+                    **response.where,
+                    content_index=0,
+                    delta=event.chunk,
+                )
+            case ev.VoiceMissing(_, language, _):
+                response.warn(
+                    f"no voice knows the language {language!r}; that part of the answer is text"
+                )
+
+    def _open_item(self, response: Response) -> None:
+        if response.item.parts:
+            return
+        item = response.item
+        head = {"response_id": response.id, "output_index": 0}
+        self._send("response.output_item.added", **head, item=item.wire())
+        if response.settings.in_conversation:
+            self._add_item(item, len(self.items))
+        item.parts.append(Part("output_audio" if response.settings.speak else "output_text", ""))
+        part = (
+            {"type": "audio", "transcript": ""}
+            if response.settings.speak
+            else {
+                "type": "text",
+                "text": "",
+            }
+        )
+        self._send("response.content_part.added", **response.where, content_index=0, part=part)
+
+    def _end(
+        self, response: Response, status: str, done: ev.ResponseDone | None, error: str | None
+    ) -> None:
+        item = response.item
+        complete = status == "stop"
+        item.status = "completed" if complete else "incomplete"
+        if item.parts:
+            text = item.parts[0].text or ""
+            where = {**response.where, "content_index": 0}
+            if response.settings.speak:
+                self._send("response.output_audio.done", **where)
+                self._send("response.output_audio_transcript.done", **where, transcript=text)
+                part = {"type": "audio", "transcript": text}
+            else:
+                self._send("response.output_text.done", **where, text=text)
+                part = {"type": "text", "text": text}
+            self._send("response.content_part.done", **where, part=part)
+            self._send(
+                "response.output_item.done",
+                response_id=response.id,
+                output_index=0,
+                item=item.wire(),
+            )
+            if item in self.items:
+                index = self.items.index(item)
+                previous = self.items[index - 1].id if index else None
+                self._send("conversation.item.done", item=item.wire(), previous_item_id=previous)
+        response.finish(status, done, error)
+        self._response = None
+        self._send("response.done", response=response.wire(self._conversation_id))
+        self._go_on()
+
+    _HANDLERS: dict[str, Callable[[Conversation, Event], None]] = {  # noqa: RUF012
+        "session.update": _on_session_update,
+        "input_audio_buffer.append": _on_append,
+        "input_audio_buffer.commit": _on_commit,
+        "input_audio_buffer.clear": _on_clear,
+        "input_image_buffer.append": _on_image,
+        "conversation.item.create": _on_item_create,
+        "conversation.item.delete": _on_item_delete,
+        "conversation.item.retrieve": _on_item_retrieve,
+        "conversation.item.truncate": _on_item_truncate,
+        "response.create": _on_response_create,
+        "response.cancel": _on_response_cancel,
+    }

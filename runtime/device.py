@@ -1,0 +1,254 @@
+"""The device thread: decodes for all sessions, and takes urgent work between two steps."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from decoders.text import IncrementalDetokenizer
+from encoders.media import load_image
+from omni import events as ev
+from omni.errors import InputError, OmniError
+from omni.llm.generate import BatchGenerator, Finished
+from omni.types import AudioChunk, Clause, Message, Sampling, Step, Usage
+from runtime.assembly import Parts
+from runtime.states import EAR_RATE, Answer, Job, Release, Session, now
+from runtime.worker import STOP
+
+log = logging.getLogger(__name__)
+
+
+class Device:
+    """The thread, and all that runs on it."""
+
+    def __init__(
+        self, parts: Parts, say: Callable[[Answer, Clause | ev.ResponseDone], None]
+    ) -> None:
+        """``say`` takes the clauses of an answer, then its end, on their way to the mouth."""
+        self._parts = parts
+        self._to_mouth = say
+        self.generator = BatchGenerator(parts.llm)
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._urgent: list[tuple[int, int, Job]] = []
+        self._order = itertools.count()
+        self._answers: dict[str, Answer] = {}
+        self._thread = threading.Thread(target=self._run, name="omni-device", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, job: Any) -> None:
+        """Take a job or a (session, command); never blocks."""
+        self._inbox.put(job)
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Run ``function`` on the thread and wait for it; its exception is raised here."""
+        done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                function()
+            except BaseException as error:
+                done.put(error)
+            else:
+                done.put(None)
+
+        self._inbox.put(run)
+        if (error := done.get()) is not None:
+            raise error
+
+    def stop(self) -> None:
+        """Stop after the step in progress and wait for the thread."""
+        if self._thread.is_alive():
+            self._inbox.put(STOP)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            idle = not self._urgent and self.generator.idle
+            try:
+                job = self._inbox.get(block=idle)
+            except queue.Empty:
+                job = None
+            if job is STOP:
+                return
+            try:
+                if job is not None:
+                    self._take(job)
+                elif self._urgent:
+                    self._do(heapq.heappop(self._urgent)[2])
+                else:
+                    self._step()
+            except Exception:
+                log.exception("the device thread met an unexpected error")
+
+    def _take(self, job: Any) -> None:
+        """Take in one command; all that wait are taken before any work goes on."""
+        if isinstance(job, Job):
+            heapq.heappush(self._urgent, (job.priority, next(self._order), job))
+        elif isinstance(job, Release):
+            for key in [k for k, a in self._answers.items() if a.session is job.session]:
+                self.generator.cancel(key)
+                del self._answers[key]
+            self.generator.cancel(self._prepare_id(job.session))
+        elif callable(job):
+            job()
+        else:
+            session, command = job
+            match command:
+                case ev.See():
+                    self._urgent_see(session, command)
+                case ev.Prepare(messages):
+                    self._prepare(session, messages)
+                case ev.Start():
+                    self._start(session, command)
+                case ev.Cancel(response_id):
+                    self.generator.cancel(f"{session.id}/{response_id}")
+
+    # One-off work
+
+    def _urgent_see(self, session: Session, command: ev.See) -> None:
+        job = Job(2, session, command.key, np.frombuffer(command.data, np.uint8), "see")
+        heapq.heappush(self._urgent, (job.priority, next(self._order), job))
+
+    def _do(self, job: Job) -> None:
+        if job.session.closed:
+            return
+        try:
+            event = getattr(self, f"_{job.kind}")(job)
+        except OmniError as error:
+            event = ev.InputFailed(job.key, str(error), now())
+        except Exception as error:
+            log.exception("%s failed", job.kind)
+            event = ev.InputFailed(job.key, f"internal error: {error}", now())
+        job.session.emit(event)
+
+    def _judge(self, job: Job) -> ev.OutputEvent:
+        probability = self._parts.turn.probability(job.pcm)
+        return ev.TurnJudged(job.key, probability, now())
+
+    def _transcribe(self, job: Job) -> ev.OutputEvent:
+        stream = self._parts.hearing.stream()
+        stream.feed(AudioChunk(job.pcm, EAR_RATE))
+        transcript = stream.transcribe(job.language)
+        return ev.Transcribed(job.key, transcript, now())
+
+    def _see(self, job: Job) -> ev.OutputEvent:
+        frame = load_image(job.pcm.tobytes())
+        return ev.Seen(job.key, self._parts.sight.encode([frame])[0], now())
+
+    # Generation
+
+    def _prepare_id(self, session: Session) -> str:
+        return f"{session.id}/prepare"
+
+    def _fit(self, messages: tuple[Message, ...], room: int) -> tuple[list[int], int]:
+        """Tokens of the messages, the oldest dropped whole until ``room`` is left to answer in."""
+        llm = self._parts.llm
+        head = [m for m in messages if m.role == "system"]
+        rest = [m for m in messages if m.role != "system"]
+        dropped = 0
+        while True:
+            tokens = llm.tokenizer.encode_chat([*head, *rest])
+            if len(tokens) + room <= llm.max_context:
+                return tokens, dropped
+            if len(rest) <= 1:
+                raise InputError(
+                    f"the last message is too long: with the instructions it takes {len(tokens)} "
+                    f"tokens of a context of {llm.max_context}, of which {room} are kept for the "
+                    "answer; shorten it",
+                    code="context_length_exceeded",
+                )
+            # A turn goes whole: the question together with its answer.
+            cut = next((i for i, m in enumerate(rest) if i and m.role == "user"), 1)
+            rest, dropped = rest[cut:], dropped + cut
+
+    def _room(self, sampling: Sampling) -> int:
+        limit = self._parts.llm.max_context // 4
+        return min(sampling.max_tokens or limit, limit)
+
+    def _prepare(self, session: Session, messages: tuple[Message, ...]) -> None:
+        if session.answers:
+            return
+        self.generator.cancel(self._prepare_id(session))
+        try:
+            tokens, _ = self._fit(messages, self._room(Sampling()))
+        except InputError:
+            return
+        self.generator.add_prefill(self._prepare_id(session), tokens, session.cache)
+
+    def _start(self, session: Session, start: ev.Start) -> None:
+        answer = session.answers.get(start.response_id)
+        if answer is None or answer.cancelled:
+            if answer is not None:
+                answer.end(ev.ResponseDone(start.response_id, "cancelled", Usage(), now()))
+            return
+        self.generator.cancel(self._prepare_id(session))
+        try:
+            tokens, answer.dropped = self._fit(start.messages, self._room(start.sampling))
+            answer.detokenizer = IncrementalDetokenizer(self._parts.llm.tokenizer.token_bytes)
+            self.generator.add(answer.request_id, tokens, session.cache, start.sampling)
+        except OmniError as error:
+            answer.end(ev.ResponseDone(start.response_id, "failed", Usage(), now(), str(error)))
+            return
+        self._answers[answer.request_id] = answer
+
+    def _step(self) -> None:
+        try:
+            results = self.generator.step()
+        except Exception as error:
+            log.exception("decoding failed")
+            for key, answer in list(self._answers.items()):
+                self.generator.cancel(key)
+                del self._answers[key]
+                message = f"the model failed: {error}"
+                response_id = answer.start.response_id
+                answer.end(ev.ResponseDone(response_id, "failed", Usage(), now(), message))
+            return
+        for key, result in results:
+            if key not in self._answers:
+                continue
+            if isinstance(result, Finished):
+                self._finish(self._answers[key], result)
+            else:
+                self._advance(self._answers[key], result)
+
+    def _advance(self, answer: Answer, step: Step) -> None:
+        assert answer.detokenizer is not None
+        self._say(answer, answer.stop.feed(answer.detokenizer.feed(step.token)))
+
+    def _say(self, answer: Answer, text: str) -> None:
+        if answer.cancelled or not text:
+            return
+        answer.emit(ev.TextDelta(answer.start.response_id, text, now()))
+        if answer.start.speak:
+            self._speak(answer, answer.clauses.feed(text))
+
+    def _speak(self, answer: Answer, clauses: list[Clause]) -> None:
+        for clause in clauses:
+            answer.emit(ev.ClauseReady(answer.start.response_id, clause.source, now()))
+            answer.expected.put(clause)
+            self._to_mouth(answer, clause)
+
+    def _finish(self, answer: Answer, finished: Finished) -> None:
+        del self._answers[answer.request_id]
+        assert answer.detokenizer is not None
+        if not answer.stop.stopped:
+            self._say(answer, answer.stop.feed(answer.detokenizer.flush()))
+            self._say(answer, answer.stop.flush())
+        if answer.start.speak and not answer.cancelled:
+            self._speak(answer, answer.clauses.flush())
+        usage = Usage(
+            finished.input_tokens, finished.cached_tokens, finished.output_tokens, answer.dropped
+        )
+        done = ev.ResponseDone(answer.start.response_id, finished.reason, usage, now())
+        # Behind the last clause: the answer ends when all of it was spoken.
+        self._to_mouth(answer, done)

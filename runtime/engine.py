@@ -1,0 +1,198 @@
+"""The engine: models, KV caches and streaming states, and the three threads that own them.
+
+- the *device* thread runs the shared LLM, the transcriber, the end-of-turn model and the image
+  encoder; between two decoding steps of all sessions it takes what is more urgent;
+- the *ears* thread resamples and runs voice activity detection, so that an interruption is noticed
+  while the device computes;
+- the *mouth* thread synthesises speech, so that a slow voice stalls nobody's tokens.
+
+Each state has one owner. Commands come from any thread through `submit`; events go to the
+listener of their session, called from these threads: it must return at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from encoders.media import Resampler
+from omni import events as ev
+from omni.errors import BusyError
+from omni.types import AudioChunk, Clause, Message, Pcm, Sampling
+from runtime.assembly import Parts
+from runtime.device import Device
+from runtime.states import EAR_RATE, Answer, Job, Listener, Release, Session, now
+from runtime.worker import Worker
+
+log = logging.getLogger(__name__)
+
+SPEECH_TAIL = 0.1
+"""Seconds of silence that are left on a turn when it is transcribed."""
+
+
+class Engine:
+    """Runs `Parts` for many sessions.
+
+    Raises `BusyError` from `open` when ``max_sessions`` are open.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """``max_backlog`` is in seconds of unheard sound, after which a client must wait."""
+
+        max_sessions: int = 8
+        max_backlog: float = 5.0
+
+    def __init__(self, parts: Parts, config: Config | None = None) -> None:
+        self.parts = parts
+        self.config = config or self.Config()
+        self._sessions: dict[str, Session] = {}
+        self._lock = threading.Lock()
+        self._ears = Worker("ears", self._hear)
+        self._mouth = Worker("mouth", self._speak)
+        self._device = Device(parts, lambda answer, what: self._mouth.put((answer, what)))
+
+    def start(self) -> None:
+        """Start the threads and warm every model up, so that the first turn is no slower."""
+        self._device.start()
+        self._ears.start()
+        self._mouth.start()
+        self._device.call(self._warm_up)
+
+    def close(self) -> None:
+        """Stop the threads after what they are doing; answers in progress get no more output."""
+        for worker in (self._ears, self._device, self._mouth):
+            worker.stop()
+
+    def open(self, session_id: str, listener: Listener) -> None:
+        """Begin a session; its events go to ``listener``."""
+        with self._lock:
+            if len(self._sessions) >= self.config.max_sessions:
+                raise BusyError(
+                    f"all {self.config.max_sessions} sessions of this server are taken; try again "
+                    "later, or start the server with a larger --max-sessions"
+                )
+            self._sessions[session_id] = Session(
+                session_id, listener, self.parts.vad.stream(), self.parts.llm.new_cache()
+            )
+
+    def release(self, session_id: str) -> None:
+        """End a session and drop its states; nothing is emitted for it afterwards."""
+        with self._lock:
+            session = self._sessions.pop(session_id, None)
+        if session is not None:
+            session.closed = True
+            for answer in list(session.answers.values()):
+                answer.cancelled = True
+            self._device.put(Release(session))
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open."""
+        return len(self._sessions)
+
+    def backlog(self, session_id: str) -> float:
+        """Seconds of the session's sound that the ears have not heard yet."""
+        session = self._sessions.get(session_id)
+        return 0.0 if session is None else session.appended - session.position
+
+    def submit(self, session_id: str, command: ev.Command) -> None:
+        """Take a command; never blocks. Commands of a session are done in order."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            return
+        match command:
+            case ev.Append(chunk):
+                session.appended += chunk.seconds
+                self._ears.put((session, command))
+            case ev.Discard() | ev.JudgeTurn() | ev.Transcribe():
+                # Through the ears, which hold the sound that these are about.
+                self._ears.put((session, command))
+            case ev.Cancel(response_id):
+                if (answer := session.answers.get(response_id)) is not None:
+                    answer.cancelled = True
+                self._device.put((session, command))
+            case ev.Start():
+                session.answers[command.response_id] = Answer(session, command)
+                self._device.put((session, command))
+            case _:
+                self._device.put((session, command))
+
+    def _warm_up(self) -> None:
+        noise = np.random.default_rng(0).normal(0, 0.01, 2 * EAR_RATE).astype(np.float32)
+        stream = self.parts.hearing.stream()
+        stream.feed(AudioChunk(noise, EAR_RATE))
+        stream.transcribe("en")
+        self.parts.turn.probability(noise)
+        self.parts.warm_up()
+        cache = self.parts.llm.new_cache()
+        prompt = self.parts.llm.tokenizer.encode_chat([Message("user", ("Hello, who are you?",))])
+        self._device.generator.add("warm-up", prompt, cache, Sampling(max_tokens=4))
+        while not self._device.generator.idle:
+            self._device.generator.step()
+
+    # The ears
+
+    def _hear(self, job: tuple[Session, ev.Command]) -> None:
+        session, command = job
+        match command:
+            case ev.Append(chunk):
+                self._append(session, chunk)
+            case ev.Discard(before):
+                session.discard(before)
+            case ev.JudgeTurn(key, start, end):
+                self._device.put(Job(0, session, key, session.slice(start, end), "judge"))
+            case ev.Transcribe(key, start, end, chunk, language):
+                pcm = session.slice(start, end + SPEECH_TAIL) if chunk is None else _resample(chunk)
+                self._device.put(Job(1, session, key, pcm, "transcribe", language))
+
+    def _append(self, session: Session, chunk: AudioChunk) -> None:
+        if session.resampler is None or session.resampler_rate != chunk.sample_rate:
+            session.resampler = Resampler(chunk.sample_rate, EAR_RATE)
+            session.resampler_rate = chunk.sample_rate
+        pcm = session.resampler.feed(chunk.pcm)
+        session.sound.append(pcm)
+        session.position += chunk.seconds
+        probabilities = session.vad.feed(pcm)
+        session.frames += len(probabilities)
+        if probabilities:
+            step = 512 / EAR_RATE
+            session.emit(ev.VoiceActivity(tuple(probabilities), session.frames * step, step, now()))
+
+    # The mouth
+
+    def _speak(self, job: tuple[Answer, Clause | ev.ResponseDone]) -> None:
+        answer, clause = job
+        if isinstance(clause, ev.ResponseDone):
+            answer.release()
+            answer.end(clause)
+            return
+        if answer.cancelled or not clause.text.strip():
+            return
+        start, voice = answer.start, self.parts.voice
+        if not voice.speaks(clause.language, start.voice):
+            answer.emit(ev.VoiceMissing(start.response_id, clause.language, now()))
+            return
+        first = True
+        try:
+            began = now()
+            for chunk in voice.speak(clause, voice=start.voice, speed=start.speed):
+                if answer.cancelled:
+                    return
+                answer.made(chunk, clause, first, now() - began)
+                first = False
+                began = now()
+        except Exception as error:
+            log.exception("speaking failed")
+            answer.failed = f"the voice failed: {error}"
+        answer.playback.finish_clause()
+
+
+def _resample(chunk: AudioChunk) -> Pcm:
+    if chunk.sample_rate == EAR_RATE:
+        return chunk.pcm
+    resampler = Resampler(chunk.sample_rate, EAR_RATE)
+    return np.concatenate([resampler.feed(chunk.pcm), resampler.flush()])

@@ -1,0 +1,175 @@
+"""The assistant in this process, without a server: for ``omni ask`` and for files."""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+
+from encoders.media import load_image, read_audio
+from encoders.video import describe, read_video
+from omni import events as ev
+from omni.errors import InputError, OmniError
+from omni.types import AudioChunk, Message, Sampling, Span, Usage
+from runtime.assembly import Assembly
+from runtime.engine import Engine
+from runtime.settings import INSTRUCTIONS
+from runtime.states import EAR_RATE
+
+MAX_SECONDS = 3600.0
+"""Of one recording or clip."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one question.
+
+    ``seen`` says what was in the pictures and clips, ``audio`` is None unless it was asked for;
+    ``timings`` are seconds since the question.
+    """
+
+    text: str
+    transcript: str | None
+    seen: tuple[str, ...]
+    audio: AudioChunk | None
+    usage: Usage
+    timings: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class Assistant:
+    """An engine with one conversation. Use it as a context manager."""
+
+    def __init__(self, assembly: Assembly | None = None, instructions: str = INSTRUCTIONS) -> None:
+        self._engine = Engine((assembly or Assembly()).build())
+        self._messages: list[Message] = [Message("system", (instructions,))]
+        self._events: queue.SimpleQueue[ev.OutputEvent] = queue.SimpleQueue()
+        self._count = 0
+
+    def __enter__(self) -> Assistant:
+        self._engine.start()
+        self._engine.open("local", self._events.put)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._engine.release("local")
+        self._engine.close()
+
+    def ask(
+        self,
+        text: str | None = None,
+        *,
+        audio: str | os.PathLike[str] | None = None,
+        images: Sequence[str | os.PathLike[str]] = (),
+        video: str | os.PathLike[str] | None = None,
+        speak: bool = False,
+        sampling: Sampling | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Ask about any mix of media; earlier questions and answers are remembered.
+
+        ``on_text`` gets the answer's text as it grows. Raises `MediaError` for a file that cannot
+        be used and `OmniError` when the answer failed; the conversation is then as before.
+        """
+        began = time.monotonic()
+        timings: dict[str, float] = {}
+        spans: list[str | Span] = []
+        seen: list[str] = []
+        transcript = None
+        parts = self._engine.parts
+        for image in images:
+            span = parts.sight.encode([load_image(image)])[0]
+            seen.append(span.text or "")
+            spans.append(Span("image", f"[You see {span.text}]"))
+        if video is not None:
+            for span in describe(read_video(video), parts.sight, parts.hearing):
+                seen.append(span.text or "")
+                spans.append(Span("video", f"[In the clip: {span.text}]", times=span.times))
+        if images or video is not None:
+            timings["seen"] = time.monotonic() - began
+        if audio is not None:
+            transcript = parts.hearing.transcribe_long(
+                read_audio(audio, EAR_RATE, max_seconds=MAX_SECONDS)
+            ).text
+            timings["transcript"] = time.monotonic() - began
+            if transcript:
+                spans.append(Span("audio", transcript))
+        if text:
+            spans.append(text)
+        if not spans:
+            raise InputError(
+                "no words were found in the recording, and there is no question; add one"
+                if audio is not None
+                else "there is nothing to answer: give a question, a recording, a picture or a clip"
+            )
+        self._count += 1
+        question = Message("user", tuple(spans))
+        start = ev.Start(
+            f"answer-{self._count}",
+            (*self._messages, question),
+            sampling or Sampling(temperature=0.0),
+            speak=speak,
+        )
+        answer = self._collect(start, on_text, began, timings)
+        self._messages += [question, Message("assistant", (answer.text,))]
+        return Answer(
+            answer.text,
+            transcript,
+            tuple(seen),
+            answer.audio,
+            answer.usage,
+            timings,
+            answer.warnings,
+        )
+
+    def _collect(
+        self,
+        start: ev.Start,
+        on_text: Callable[[str], None] | None,
+        began: float,
+        timings: dict[str, float],
+    ) -> Answer:
+        self._engine.submit("local", start)
+        words: list[str] = []
+        sound: list[AudioChunk] = []
+        warnings: list[str] = []
+        while True:
+            event = self._events.get()
+            match event:
+                case ev.TextDelta(_, text, at):
+                    timings.setdefault("first_token", at - began)
+                    words.append(text)
+                    if on_text is not None:
+                        on_text(text)
+                case ev.AudioDelta():
+                    timings.setdefault("first_audio", event.at - began)
+                    sound.append(event.chunk)
+                case ev.VoiceMissing(_, language, _):
+                    warnings.append(f"no voice knows the language {language!r}")
+                case ev.ResponseDone():
+                    timings["done"] = event.at - began
+                    if event.reason == "failed":
+                        raise OmniError(event.error or "the answer failed")
+                    audio = None
+                    if sound:
+                        pcm = np.concatenate([chunk.pcm for chunk in sound])
+                        audio = AudioChunk(pcm, sound[0].sample_rate)
+                    return Answer(
+                        "".join(words).strip(),
+                        None,
+                        (),
+                        audio,
+                        event.usage,
+                        {},
+                        tuple(dict.fromkeys(warnings)),
+                    )

@@ -1,0 +1,200 @@
+"""The wire: JSON text -> checked client events, and the shapes of what is sent back.
+
+The event types are those of ``openai.types.realtime``; the one client event of our own,
+``input_image_buffer.append``, is declared here. Everything is checked strictly: an unknown event or
+field is an error that names it, because a silently ignored option is a bug that nobody finds.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from openai.types import realtime as rt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from omni.errors import InputError
+from omni.types import AudioChunk
+
+Event = dict[str, Any]
+M = TypeVar("M", bound=BaseModel)
+
+WIRE_RATE = 24_000
+"""Hertz of ``audio/pcm`` on the wire."""
+
+
+class InputImageBufferAppendEvent(BaseModel):
+    """A camera frame: base64 of a JPEG, PNG or WebP file. It joins the user's next turn."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["input_image_buffer.append"]
+    image: str
+    event_id: str | None = None
+
+
+CLIENT_EVENTS: dict[str, type[BaseModel]] = {
+    "session.update": rt.SessionUpdateEvent,
+    "input_audio_buffer.append": rt.InputAudioBufferAppendEvent,
+    "input_audio_buffer.commit": rt.InputAudioBufferCommitEvent,
+    "input_audio_buffer.clear": rt.InputAudioBufferClearEvent,
+    "input_image_buffer.append": InputImageBufferAppendEvent,
+    "conversation.item.create": rt.ConversationItemCreateEvent,
+    "conversation.item.delete": rt.ConversationItemDeleteEvent,
+    "conversation.item.retrieve": rt.ConversationItemRetrieveEvent,
+    "conversation.item.truncate": rt.ConversationItemTruncateEvent,
+    "response.create": rt.ResponseCreateEvent,
+    "response.cancel": rt.ResponseCancelEvent,
+}
+
+# Checked by the room that owns them, because the union types of the package give errors about every
+# member of the union at once.
+_CHECKED_ELSEWHERE = {"session", "item", "response"}
+
+
+def parse(text: str | bytes) -> Event:
+    """Parse and check one client event.
+
+    Raises `InputError` for anything but a known event with known fields of the right types.
+    """
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"the event is not valid JSON ({error}); send one JSON object per message",
+            code="invalid_json",
+        ) from None
+    if not isinstance(event, dict):
+        raise InputError(
+            f"the event is a JSON {type(event).__name__}; send an object with a 'type'",
+            code="invalid_event",
+        )
+    kind = event.get("type")
+    if not isinstance(kind, str) or kind not in CLIENT_EVENTS:
+        raise InputError(
+            f"unknown event type {kind!r}; known are: {', '.join(sorted(CLIENT_EVENTS))}",
+            param="type",
+            code="unknown_event",
+        )
+    if kind == "response.create" and event.get("response") is None:
+        event = {key: value for key, value in event.items() if key != "response"}
+    own = {key: value for key, value in event.items() if key not in _CHECKED_ELSEWHERE}
+    model = CLIENT_EVENTS[kind]
+    for key in _CHECKED_ELSEWHERE & event.keys():
+        if key not in model.model_fields:
+            raise InputError(f"{kind} has no field {key!r}", param=key, code="unknown_field")
+        if not isinstance(event[key], dict):
+            raise InputError(f"{key!r} must be an object", param=key)
+    required = {key for key, field in model.model_fields.items() if field.is_required()}
+    for key in required & _CHECKED_ELSEWHERE - event.keys():
+        raise InputError(f"{kind} needs the field {key!r}", param=key, code="missing_field")
+    check(model, own, skip=_CHECKED_ELSEWHERE)
+    return event
+
+
+def check(
+    model: type[M], data: Mapping[str, Any], path: str = "", skip: set[str] | None = None
+) -> None:
+    """Check ``data`` against ``model`` and refuse fields that the model does not have.
+
+    ``path`` goes before the names of fields in messages; errors below ``skip`` are left out.
+    """
+    skip = skip or set()
+    try:
+        model.model_validate(dict(data))
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_input=False):
+            where = [str(part) for part in problem["loc"]]
+            if where and where[0] in skip:
+                continue
+            name = ".".join([*([path] if path else []), *where])
+            code = "missing_field" if problem["type"] == "missing" else "invalid_value"
+            raise InputError(f"{name}: {problem['msg']}", param=name, code=code) from None
+    for key, value in data.items():
+        name = f"{path}.{key}" if path else key
+        if key not in model.model_fields:
+            raise InputError(
+                f"unknown field {name!r}; known are: {', '.join(sorted(model.model_fields))}",
+                param=name,
+                code="unknown_field",
+            )
+        inner = model.model_fields[key].annotation
+        if isinstance(value, Mapping) and (sub := _only_model(inner)) is not None:
+            check(sub, value, name)
+
+
+def _only_model(annotation: Any) -> type[BaseModel] | None:
+    """The model in ``Optional[Model]``; None where there is a choice of several."""
+    members = getattr(annotation, "__args__", (annotation,))
+    models = [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
+    return models[0] if len(models) == 1 else None
+
+
+def decode_base64(data: str, param: str) -> bytes:
+    """Strict base64; raises `InputError` that names ``param``."""
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(
+            f"{param} is not valid base64 ({error}); it may have been cut short: send whole groups "
+            "of four characters",
+            param=param,
+            code="invalid_base64",
+        ) from None
+
+
+def decode_audio(data: str, param: str = "audio") -> AudioChunk:
+    """Base64 of 16-bit little-endian mono PCM at 24 kHz -> AudioChunk."""
+    raw = decode_base64(data, param)
+    if len(raw) % 2:
+        raise InputError(
+            f"{param} holds {len(raw)} bytes, which is no whole number of 16-bit samples; send "
+            "audio/pcm: 16-bit little-endian mono at 24 kHz",
+            param=param,
+            code="invalid_audio",
+        )
+    pcm = np.frombuffer(raw, dtype="<i2").astype(np.float32) / 32768.0
+    return AudioChunk(pcm, WIRE_RATE)
+
+
+def encode_audio(chunk: AudioChunk) -> str:
+    """AudioChunk at 24 kHz -> base64 of 16-bit little-endian mono PCM."""
+    if chunk.sample_rate != WIRE_RATE:
+        raise ValueError(f"the wire carries {WIRE_RATE} Hz, not {chunk.sample_rate} Hz")
+    pcm = np.clip(chunk.pcm * 32767.0, -32768, 32767).astype("<i2")
+    return base64.b64encode(pcm.tobytes()).decode("ascii")
+
+
+def decode_data_url(url: str, param: str) -> bytes:
+    """``data:image/…;base64,…`` -> bytes. Other addresses are refused."""
+    if not url.startswith("data:"):
+        raise InputError(
+            f"{param} must be a data URL (data:image/jpeg;base64,…); pictures at remote addresses "
+            "are not fetched",
+            param=param,
+            code="unsupported_url",
+        )
+    head, comma, body = url.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise InputError(
+            f"{param} must be base64: data:image/jpeg;base64,…", param=param, code="invalid_url"
+        )
+    return decode_base64(body, param)
+
+
+def error_event(error: InputError, event_id: str | None) -> Event:
+    """The ``error`` event for something that the client did wrong."""
+    return {
+        "type": "error",
+        "error": {
+            "type": "invalid_request_error",
+            "code": error.code,
+            "message": str(error),
+            "param": error.param,
+            "event_id": event_id,
+        },
+    }
