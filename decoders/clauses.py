@@ -28,6 +28,10 @@ _NUMBERED = re.compile(r"[\s>*_]*\d{1,3}\.")
 _URL = re.compile(r"(?:https?://|www\.)\S*", re.I)
 
 
+_EAGER = 3
+"""Words after which the first sentence of an answer ends without a look at what follows it."""
+
+
 class ClauseSplitter:
     """Splits an answer into clauses while it is being written.
 
@@ -119,6 +123,7 @@ class _Scan:
         self._colon = config.colon if later else config.first_comma
         self._run_on = config.run_on if later else config.first_run_on
         self._limit = config.limit if later else config.first_limit
+        self._first = not later
 
     def cut(self) -> int | None:
         """Where the first clause ends, or None when that is not certain yet."""
@@ -255,6 +260,8 @@ class _Scan:
         if char in _WIDE_END:
             return self._after_closers(at + 1, _WIDE_END + _SENTENCE_END) if size else at
         if char in _SENTENCE_END:
+            if self._first and size >= _EAGER and self._plainly_ends(at):
+                return at + 1
             return self._sentence(at) if size else at
         if char in _WIDE_PAUSE:
             need = self._comma if char in "，、," else self._colon
@@ -278,6 +285,17 @@ class _Scan:
             return False
         digit_before = at > 0 and self._text[at - 1].isdigit()
         return not (digit_before and self._next_word(at + 1)[0].isdigit())
+
+    def _plainly_ends(self, at: int) -> bool:
+        """Whether the word before the sign at ``at`` leaves no doubt that a sentence ends.
+
+        Waiting for the next character would cost the first sound of the answer one token.
+        """
+        if not set(self._text[:at]).isdisjoint('([{"“‘«`*_'):
+            return False  # the closing sign belongs to this clause
+        word = re.search(r"(?:^|\s)([A-Za-z]{3,})$", self._text[:at])
+        ambiguous = NEVER | TITLES | BEFORE_NUMBER | PERHAPS | CAREFULLY
+        return word is not None and not {word[1], word[1].lower()} & ambiguous
 
     def _sentence(self, at: int) -> int:
         end = at + 1

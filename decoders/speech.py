@@ -24,7 +24,7 @@ class Finish:
 
     quiet: float = 0.012
     """Amplitude below which the beginning and the end count as silence."""
-    lead: float = 0.03
+    lead: float = 0.01
     """Seconds kept before the first sound ..."""
     tail: float = 0.06
     """... and after the last."""

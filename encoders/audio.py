@@ -43,7 +43,7 @@ class WhisperEncoder:
 
         compute_type: str = "int8"
         threads: int = 2
-        min_seconds: float = 8.0
+        min_seconds: float = 6.0
         margin: float = 2.0
         safe_min_seconds: float = 10.0
         safe_margin: float = 4.0

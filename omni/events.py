@@ -46,6 +46,13 @@ class Transcribe:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """The user went on: `JudgeTurn` and `Transcribe` with these keys need not be done any more."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class See:
     """Say what an encoded picture (JPEG, PNG, …) shows. Answered by `Seen`."""
 
@@ -79,7 +86,7 @@ class Cancel:
     response_id: str
 
 
-Command = Append | Discard | JudgeTurn | Transcribe | See | Prepare | Start | Cancel
+Command = Append | Discard | JudgeTurn | Transcribe | Forget | See | Prepare | Start | Cancel
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,8 @@ class Conversation:
         self._waiting: dict[str, tuple[Item | None, Part]] = {}
         self._stamps: dict[str, dict[str, float]] = {}
         self._response: Response | None = None
-        self._answer_next: str | None = None
+        self._unanswered: list[str] = []
+        """Spoken turns that wait for an answer; several when the user went on after a pause."""
         self._spoke = False
 
     # What comes in
@@ -187,6 +188,7 @@ class Conversation:
         self._buffer_start = self._position
         self._discard(self._position)
         self._send("input_audio_buffer.cleared")
+        self._go_on()
 
     def _forget_turn(self) -> None:
         if self._turns is not None:
@@ -227,7 +229,8 @@ class Conversation:
             case Paused(start, end, pause, again):
                 self._on_pause(start, end, pause, again)
             case Resumed(pause):
-                self._turn_keys.pop(pause, None)
+                key = self._turn_keys.pop(pause, "")
+                self._do(ev.Forget((key, f"{self._turn_item}:{pause}")))
             case SpeechStopped(start, end, pause):
                 self._on_speech_stopped(start, end, now, pause)
 
@@ -270,7 +273,7 @@ class Conversation:
             "input_audio_buffer.speech_stopped", audio_end_ms=round(end * 1000), item_id=item_id
         )
         if self._turns.detection.create_response:
-            self._answer_next = item_id
+            self._unanswered.append(item_id)
         self._finish_turn(item_id, start, now, pause)
 
     def _finish_turn(self, item_id: str, start: float, end: float, pause: int | None) -> None:
@@ -378,7 +381,10 @@ class Conversation:
                 param="item_id",
             )
         self.items.remove(item)
+        if item.id in self._unanswered:
+            self._unanswered.remove(item.id)
         self._send("conversation.item.deleted", item_id=item.id)
+        self._go_on()
 
     def _on_item_retrieve(self, event: Event) -> None:
         self._send("conversation.item.retrieved", item=self._item(event["item_id"]).wire())
@@ -426,8 +432,8 @@ class Conversation:
                 if at is not None:
                     self._stamps.setdefault(item.id, {}).setdefault("transcript", at)
                 self._send_transcript(item, part)
-                if not part.text and self._answer_next == item.id:
-                    self._answer_next = None
+                if not part.text and item.id in self._unanswered:
+                    self._unanswered.remove(item.id)
         self._go_on()
 
     def _send_transcript(self, item: Item, part: Part) -> None:
@@ -460,8 +466,8 @@ class Conversation:
                 content_index=item.parts.index(part),
                 error={"type": "invalid_request_error", "message": event.message},
             )
-            if self._answer_next == item.id:
-                self._answer_next = None
+            if item.id in self._unanswered:
+                self._unanswered.remove(item.id)
         else:
             error = InputError(event.message, param="image", code="invalid_image")
             self._out.append({**error_event(error, None), "event_id": self._new_id("event")})
@@ -519,15 +525,15 @@ class Conversation:
 
     def _begin(self, response: Response) -> None:
         self._response = response
-        self._answer_next = None
+        self._unanswered.clear()
         self._send("response.created", response=response.wire(self._conversation_id))
         self._go_on()
 
     def _go_on(self) -> None:
         """Start what was waiting for a transcript or a picture."""
-        if self._response is None and self._answer_next is not None:
-            item_id = self._answer_next
-            if all(item.ready for item in self.items):
+        if self._response is None and self._unanswered:
+            item_id = self._unanswered[-1]
+            if not self._user_goes_on and all(item.ready for item in self.items):
                 settings = self.settings.response({})
                 stamps = self._stamps.pop(item_id, {})
                 self._begin(
@@ -551,6 +557,12 @@ class Conversation:
                     speed=settings.speed,
                 )
             )
+
+    @property
+    def _user_goes_on(self) -> bool:
+        """Whether the user speaks, so that an answer now would be spoken into their words."""
+        turns = self._turns
+        return turns is not None and turns.speaking and turns.detection.interrupt_response
 
     def _on_response_cancel(self, event: Event) -> None:
         wanted = event.get("response_id")
@@ -670,6 +682,8 @@ class Conversation:
         self._response = None
         self._send("response.done", response=response.wire(self._conversation_id))
         self._go_on()
+        if self._response is None:
+            self._prepare(None)
 
     _HANDLERS: dict[str, Callable[[Conversation, Event], None]] = {  # noqa: RUF012
         "session.update": _on_session_update,

@@ -24,6 +24,9 @@ from runtime.worker import STOP
 
 log = logging.getLogger(__name__)
 
+FIRST_SOUND = 0.05
+"""Seconds for which decoding stands back while the first clause of an answer is spoken."""
+
 
 class Device:
     """The thread, and all that runs on it."""
@@ -106,6 +109,13 @@ class Device:
             match command:
                 case ev.See():
                     self._urgent_see(session, command)
+                case ev.Forget(keys):
+                    self._urgent = [
+                        entry
+                        for entry in self._urgent
+                        if entry[2].session is not session or entry[2].key not in keys
+                    ]
+                    heapq.heapify(self._urgent)
                 case ev.Prepare(messages):
                     self._prepare(session, messages)
                 case ev.Start():
@@ -237,6 +247,10 @@ class Device:
             answer.emit(ev.ClauseReady(answer.start.response_id, clause.source, now()))
             answer.expected.put(clause)
             self._to_mouth(answer, clause)
+            if not answer.sounding.is_set():
+                # The first sound is what the user waits for: leave the cores to it. A slow voice
+                # or a busy mouth costs the others no more than a step.
+                answer.sounding.wait(FIRST_SOUND)
 
     def _finish(self, answer: Answer, finished: Finished) -> None:
         del self._answers[answer.request_id]

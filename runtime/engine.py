@@ -108,7 +108,7 @@ class Engine:
             case ev.Append(chunk):
                 session.appended += chunk.seconds
                 self._ears.put((session, command))
-            case ev.Discard() | ev.JudgeTurn() | ev.Transcribe():
+            case ev.Discard() | ev.JudgeTurn() | ev.Transcribe() | ev.Forget():
                 # Through the ears, which hold the sound that these are about.
                 self._ears.put((session, command))
             case ev.Cancel(response_id):
@@ -143,6 +143,8 @@ class Engine:
                 self._append(session, chunk)
             case ev.Discard(before):
                 session.discard(before)
+            case ev.Forget():
+                self._device.put((session, command))
             case ev.JudgeTurn(key, start, end):
                 self._device.put(Job(0, session, key, session.slice(start, end), "judge"))
             case ev.Transcribe(key, start, end, chunk, language):
@@ -166,25 +168,27 @@ class Engine:
 
     def _speak(self, job: tuple[Answer, Clause | ev.ResponseDone]) -> None:
         answer, clause = job
-        if isinstance(clause, ev.ResponseDone):
-            answer.release()
-            answer.end(clause)
-            return
-        if answer.cancelled or not clause.text.strip():
-            return
+        try:
+            if isinstance(clause, ev.ResponseDone):
+                answer.release()
+                answer.end(clause)
+            elif clause.text.strip() and not answer.cancelled:
+                self._say(answer, clause)
+        finally:
+            answer.sounding.set()
+
+    def _say(self, answer: Answer, clause: Clause) -> None:
         start, voice = answer.start, self.parts.voice
         if not voice.speaks(clause.language, start.voice):
             answer.emit(ev.VoiceMissing(start.response_id, clause.language, now()))
             return
-        first = True
+        first, began = True, now()
         try:
-            began = now()
             for chunk in voice.speak(clause, voice=start.voice, speed=start.speed):
                 if answer.cancelled:
                     return
                 answer.made(chunk, clause, first, now() - began)
-                first = False
-                began = now()
+                first, began = False, now()
         except Exception as error:
             log.exception("speaking failed")
             answer.failed = f"the voice failed: {error}"

@@ -44,7 +44,9 @@ class Part:
             note = f"[You see {self.span.text}]" if self.span.text else None
             return Span("image", note, self.span.embeds, self.span.times)
         if self.kind == "input_audio":
-            return self.span or self.text
+            if self.span is not None and self.span.embeds is not None:
+                return self.span
+            return self.text
         return self.text
 
 

@@ -17,12 +17,10 @@ from runtime.turns import TurnDetection
 from runtime.wire import WIRE_RATE, check
 
 INSTRUCTIONS = (
-    "You are Omni, a friendly voice assistant that runs on the user's own computer. "
-    "Your words are spoken aloud: answer in one or two short, plain sentences, without lists, "
-    "markup or emoji. Answer in the language of the user's last message. "
-    "You see through a camera: a note in [brackets] tells you what it sees; the note is true, so "
-    "answer from it as something that you see yourself. Say so when you do not know."
+    "You are Omni, a friendly voice assistant. Answer in one or two short spoken sentences, in the "
+    "same language as the user. Words in [brackets] are what your camera shows you right now."
 )
+"""Short on purpose: every word more cost the small default model right answers."""
 
 MAX_OUTPUT_TOKENS = 1024
 TEMPERATURE = (0.0, 2.0)

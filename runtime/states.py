@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -81,6 +82,8 @@ class Answer:
         self.expected: queue.SimpleQueue[Clause] = queue.SimpleQueue()
         """Clauses that are on their way to the mouth."""
         self.playback = StartBuffer()  # mouth
+        self.sounding = threading.Event()
+        """Set with the first sound that was made, or when none will be."""
         self._held: list[tuple[AudioChunk, Clause, bool]] = []  # mouth
 
     def made(self, chunk: AudioChunk, clause: Clause, first: bool, took: float) -> None:
@@ -88,6 +91,7 @@ class Answer:
         while not self.expected.empty():
             self.playback.expect(self.expected.get())
         self.playback.made(chunk.seconds, took)
+        self.sounding.set()
         self._held.append((chunk, clause, first))
         if self.playback.may_start():
             self.release()

@@ -11,11 +11,14 @@ from typing import Literal
 
 Eagerness = Literal["low", "medium", "high", "auto"]
 
-PAUSE = 0.09
+PAUSE = 0.06
 """Silence in seconds after which work on the turn may start speculatively."""
 
-REJUDGE = 0.3
+REJUDGE = 0.15
 """Seconds of further silence after which an undecided pause is judged again."""
+
+SURE = 0.8
+"""From this probability on a short silence is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +26,9 @@ class TurnDetection:
     """How the end of a turn is found.
 
     ``server_vad`` ends it after ``silence`` seconds. ``semantic_vad`` asks the end-of-turn model at
-    a pause and ends the turn after ``settle`` seconds when the speaker seems to have finished, else
-    after a longer silence that ``eagerness`` sets.
+    a pause and ends the turn after ``settle`` seconds when the speaker has surely finished, after
+    ``settle_unsure`` when it seems so, else after a longer silence that ``eagerness`` sets. The
+    transcript and the prompt are made meanwhile, so that these silences hardly delay the answer.
     """
 
     kind: Literal["server_vad", "semantic_vad"] = "semantic_vad"
@@ -34,7 +38,8 @@ class TurnDetection:
     eagerness: Eagerness = "auto"
     create_response: bool = True
     interrupt_response: bool = True
-    settle: float = 0.2
+    settle: float = 0.3
+    settle_unsure: float = 0.45
 
     @property
     def patience(self) -> float:
@@ -155,6 +160,7 @@ class TurnTaker:
             self.detection.kind == "semantic_vad"
             and self._paused_at is not None
             and self._finished is not None
+            and self._finished < SURE
             and end - self._judged_at >= REJUDGE
         ):
             self._judged_at = end
@@ -169,13 +175,15 @@ class TurnTaker:
         return self._decide(now - self._voiced_until)
 
     def _decide(self, silence: float) -> list[TurnEvent]:
-        sure = (
+        enough = self.detection.patience
+        if (
             self.detection.kind == "semantic_vad"
             and self._finished is not None
             and self._finished >= self.detection.sureness
-            and silence >= self.detection.settle
-        )
-        if not sure and silence < self.detection.patience:
+        ):
+            sure = self._finished >= SURE
+            enough = self.detection.settle if sure else self.detection.settle_unsure
+        if silence < enough:
             return []
         stopped = SpeechStopped(self._start, self._voiced_until, self._pauses)
         self._reset()

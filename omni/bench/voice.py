@@ -48,7 +48,8 @@ class Turn:
     """Seconds from the first sound of the question to the report of speech."""
     stages: dict[str, float] = field(default_factory=dict)
     tokens_per_second: float | None = None
-    late: float = 0.0
+    splits: int = 0
+    """How often a pause within the question was taken for its end."""
 
 
 def questions() -> list[tuple[str, AudioChunk]]:
@@ -135,15 +136,22 @@ async def _turn(client: AsyncOmniClient, events: Any, text: str, clip: AudioChun
     words: list[Event] = []
     began = time.monotonic()
     turn = Turn(text)
+    log: list[tuple[str, float]] = []
     try:
         async for event in events:
+            log.append((event.type, round(event.received - began, 2)))
+            if event.type == "input_audio_buffer.speech_started":
+                # The question was taken for finished too early, and went on.
+                turn.splits += "input_audio_buffer.speech_stopped" in seen
+                words.clear()
+                first = seen.get(event.type, event)
+                seen = {event.type: first}
             seen.setdefault(event.type, event)
             if event.type == "conversation.item.input_audio_transcription.completed":
-                turn.heard = event.transcript
-                seen[event.type] = event
+                turn.heard = f"{turn.heard} {event.transcript}".strip()
             elif event.type == "response.output_audio_transcript.delta":
                 words.append(event)
-            elif event.type == "response.done":
+            elif event.type == "response.done" and event.response["status"] != "cancelled":
                 done = event
                 break
             if time.monotonic() - began > ANSWER_TIMEOUT:
@@ -152,6 +160,8 @@ async def _turn(client: AsyncOmniClient, events: Any, text: str, clip: AudioChun
         speaking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await speaking
+    if "input_audio_buffer.speech_stopped" not in seen:
+        raise OmniError(f"{text!r} was answered before it was spoken; events: {log}")
     spoken_until = began + clip.seconds
     sound = seen["response.output_audio.delta"]
     pcm = sound.audio_chunk().pcm
@@ -192,6 +202,7 @@ def summary(turns: Sequence[Turn]) -> dict[str, Any]:
         "speech_started_s": _spread(onsets),
         "first_turn_first_audible_s": round(turns[0].stages["first audible"], 3),
         "tokens_per_second": round(statistics.median(rates), 1) if rates else None,
+        "split_turns": sum(turn.splits > 0 for turn in turns),
         "word_error_rate": round(edits / sum(len(_words(turn.text)) for turn in turns), 4),
         "turns": [
             {
@@ -222,7 +233,8 @@ def render(result: dict[str, Any]) -> str:
     )
     lines.append(
         f"decoding {result['tokens_per_second']} tokens/s; "
-        f"word error rate {result['word_error_rate']:.1%}"
+        f"word error rate {result['word_error_rate']:.1%}; "
+        f"{result['split_turns']} questions cut at a pause within"
     )
     server = result["server"]
     if server:

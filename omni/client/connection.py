@@ -99,6 +99,11 @@ class Connection:
             with self.tap() as tap:
                 self._reader = asyncio.create_task(self._read(), name="omni-client-reader")
                 await tap.wait_for("session.created", seconds)
+        except OmniServerError as error:
+            await self.close()
+            if error.code == "server_full":
+                raise BusyError(str(error)) from None
+            raise
         except BaseException:
             await self.close()
             raise

@@ -16,7 +16,7 @@ from omni.errors import InputError, WeightsError
 from omni.llm.cache import Cache, Feed, Output
 from omni.llm.decoder import Decoder
 from omni.llm.hf import HFModel
-from omni.llm.linear import QUANTIZATIONS, Kernels, Quantization
+from omni.llm.linear import QUANTIZATIONS, Quantization
 from omni.llm.loading import load_decoder
 from omni.llm.tokenizer import ChatTokenizer
 from omni.types import Capabilities
@@ -223,6 +223,3 @@ def _plain_dtype(quantization: Quantization, device: torch.device) -> torch.dtyp
             param="quantization",
         )
     return torch.float32 if quantization == "fp32" else torch.bfloat16
-
-
-__all__ = ["Description", "Kernels", "LanguageModel", "find", "load"]

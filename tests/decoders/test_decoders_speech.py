@@ -35,7 +35,7 @@ def test_silence_around_the_speech_is_cut_but_a_little():
 
 def test_a_pause_inside_the_speech_stays():
     out = trim(np.concatenate([quiet(0.3), tone(0.5), quiet(0.5), tone(0.5)]), Finish())
-    assert len(out) / SAMPLE_RATE == pytest.approx(1.53, abs=0.02)
+    assert len(out) / SAMPLE_RATE == pytest.approx(1.5 + Finish().lead, abs=0.02)
 
 
 def test_sound_begins_and_ends_without_a_click():
