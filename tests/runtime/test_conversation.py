@@ -190,7 +190,7 @@ def test_a_user_who_goes_on_after_the_decision_gets_one_answer_to_all_of_it():
     talk.sound(0.01, 0.25)
     assert talk.named("input_audio_buffer.committed"), "the turn was taken for finished"
     talk.sound(0.9, 0.2)
-    first = [c for c in talk.commands if isinstance(c, ev.Transcribe)][0]
+    first = next(c for c in talk.commands if isinstance(c, ev.Transcribe))
     talk.engine(ev.Transcribed(first.key, Transcript("What language", "en", 1.0), 0.0))
     assert not talk.named("response.created"), "the user is speaking"
     talk.turn("do they speak in Brazil?")
