@@ -71,6 +71,11 @@ class Assembly:
             english=english.phonemes,
             config=KokoroVoice.Config(threads=threads),
         )
+
+        def warm_up() -> None:
+            english.warm_up()
+            others.warm_up("zh")
+
         return Parts(
             llm=load(
                 self.model,
@@ -84,5 +89,5 @@ class Assembly:
             turn=SmartTurn(ensure("smart-turn-v3.2"), SmartTurn.Config(threads=threads)),
             sight=EfficientNetEncoder(ensure("efficientnet-lite2")),
             voice=VoiceRouter([english, others]),
-            warm_up=english.warm_up,
+            warm_up=warm_up,
         )

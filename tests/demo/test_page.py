@@ -215,7 +215,8 @@ def question(tmp_path_factory) -> Path:
 def browser(question):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM:
-        pytest.skip("no Chromium found; set CHROMIUM to its path")
+        refuse = pytest.fail if os.environ.get("CI") else pytest.skip
+        refuse("no Chromium found; set CHROMIUM to its path")
     with playwright.sync_playwright() as run:
         browser = run.chromium.launch(
             executable_path=CHROMIUM,
