@@ -153,6 +153,8 @@ class KokoroVoice:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._config.threads
         options.inter_op_num_threads = 1
+        # Threads that spin after their work is done slow what comes next on the same cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         path = self._weights() if callable(self._weights) else self._weights
         try:

@@ -26,7 +26,8 @@ class HibariVoice:
     class Config:
         """Options of ``HibariVoice``."""
 
-        threads: int = 2
+        threads: int = 1
+        """One takes a third longer than two, but two spin on and slow the LLM's next step."""
         seed: int | None = 0
         """Of its noise component; None for a different one every time."""
         finish: Finish = field(default_factory=Finish)

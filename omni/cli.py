@@ -45,11 +45,13 @@ Quantization = Annotated[
     Literal["auto", "fp16", "int8", "bf16", "fp32"],
     typer.Option(help="Of the weights: auto (the fastest here), fp16, int8, bf16 or fp32."),
 ]
-Context = Annotated[int, typer.Option(help="Tokens that a conversation may hold.")]
-Threads = Annotated[int | None, typer.Option(help="Threads for each model; default: the cores.")]
+Context = Annotated[int, typer.Option(min=512, help="Tokens that a conversation may hold.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads for each model; default: the cores.")
+]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")]
-Port = Annotated[int, typer.Option(help="Port to listen on.")]
-Sessions = Annotated[int, typer.Option(help="Conversations at one time.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")]
+Sessions = Annotated[int, typer.Option(min=1, help="Conversations at one time.")]
 Origins = Annotated[
     list[str] | None,
     typer.Option("--allow-origin", help="A web origin whose pages may connect too (repeatable)."),
@@ -149,7 +151,7 @@ def _serve(
     except OSError as error:
         raise OmniError(
             f"cannot listen on {config.host}:{config.port} ({error.strerror}); choose another "
-            "port with --port"
+            "address with --host or another port with --port"
         ) from None
     port = listening.getsockname()[1]
     ensure_all(assembly.weights)
@@ -218,8 +220,10 @@ def ask(
     for path in given:
         if not path.is_file():
             raise OmniError(f"there is no file {path}")
-    if speak is not None and not speak.parent.is_dir():
-        raise OmniError(f"there is no directory {speak.parent} to write {speak.name} to")
+    if not question and not given:
+        raise OmniError("there is nothing to answer: give a question, --audio, --image or --video")
+    if speak is not None and (speak.is_dir() or not speak.parent.is_dir()):
+        raise OmniError(f"cannot write to {speak}; --speak takes a file in a directory that exists")
     assembly = Assembly(model, device, quantization, context, threads)
     ensure_all(assembly.weights)
     with Assistant(assembly) as assistant:

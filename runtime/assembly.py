@@ -65,7 +65,7 @@ class Assembly:
         from omni.weights import ensure
 
         threads = self.threads or min(4, os.cpu_count() or 1)
-        english = HibariVoice(HibariVoice.Config(threads=threads))
+        english = HibariVoice()
         others = KokoroVoice(
             lambda: ensure("kokoro-82m"),
             english=english.phonemes,

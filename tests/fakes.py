@@ -20,6 +20,7 @@ from runtime.assembly import Parts
 class ByteCache:
     tokens: list[int] = field(default_factory=list)
     bytes: int = 0
+    ahead: torch.Tensor | None = None
 
     @property
     def length(self) -> int:

@@ -19,6 +19,8 @@ class Cache(Protocol):
 
     tokens: list[int]
     """The ids in the cache; negative ids stand for embeddings that were fed."""
+    ahead: Tensor | None
+    """Logits (V,) after the last token, where a prefill has left them for the next request."""
 
     @property
     def length(self) -> int:
@@ -78,6 +80,7 @@ class KVCache:
         self._empty = partial(_empty, heads, width, dtype, device)
         self.layers = [self._empty(0) for _ in range(layers)]
         self.tokens: list[int] = []
+        self.ahead: Tensor | None = None
 
     @property
     def length(self) -> int:

@@ -76,6 +76,8 @@ class _Request:
     """The newest token, not in the cache yet; None while the prompt is read."""
     written: int = 0
     tail: bytes = b""
+    ahead: Tensor | None = None
+    """Logits (V,) after the prompt, where an earlier prefill of the same prompt left them."""
 
     def finished(
         self, reason: Literal["stop", "length", "cancelled"], stop_text: str | None = None
@@ -125,7 +127,7 @@ class BatchGenerator:
         """Begin a generation; ``embeds`` has a row for every negative id of the prompt.
 
         The cache is cropped to what it has in common with the prompt; at least the last token is
-        read again. With ``hidden`` every `Step` carries the state that its token was drawn from.
+        read again, unless `add_prefill` has just read this very prompt. With ``hidden`` every `Step` carries the state that its token was drawn from.
 
         Raises `InputError` for an id or a cache in use, an empty prompt, one that leaves no room
         for an answer (code ``context_length_exceeded``), or settings out of range.
@@ -136,12 +138,11 @@ class BatchGenerator:
                 f"max_tokens is {sampling.max_tokens}; expected 1 or more, or None",
                 param="max_tokens",
             )
-        request = self._begin(request_id, prompt_ids, cache, embeds, sampler)
+        request = self._begin(request_id, prompt_ids, cache, embeds, sampler, hidden)
         # The last token drawn is never fed, so that it needs no place.
         room = self._model.max_context - len(request.prompt) + 1
         request.limit = room if sampling.max_tokens is None else min(room, sampling.max_tokens)
         request.stop = tuple(s.encode() for s in sampling.stop if s)
-        request.hidden = hidden
 
     def add_prefill(
         self,
@@ -152,7 +153,7 @@ class BatchGenerator:
         embeds: Tensor | None = None,
     ) -> None:
         """Only read a prompt into the cache, for a request that may come. Errors as `add`."""
-        self._begin(request_id, prompt_ids, cache, embeds, None)
+        self._begin(request_id, prompt_ids, cache, embeds, None, False)
 
     def cancel(self, request_id: str) -> None:
         """Stop a request now: no more of its tokens come, its cache is free at once.
@@ -173,6 +174,8 @@ class BatchGenerator:
         drawing: list[str] = []
         budget = self._config.prefill_chunk
         for request_id, request in self._requests.items():
+            if request.ahead is not None:
+                continue
             if request.last is not None:
                 feeds.append(Feed(request.cache, [request.last]))
                 drawing.append(request_id)
@@ -182,17 +185,33 @@ class BatchGenerator:
                 feeds.append(feed)
                 if feed.logits:
                     drawing.append(request_id)
+        events.extend(self._draw_ahead())
         if not feeds:
             return events + self._end_prefills()
         hidden = any(self._requests[r].hidden for r in drawing)
         out = self._model.run(feeds, hidden=hidden)
-        if drawing:
-            samplers = [s for r in drawing if (s := self._requests[r].sampler) is not None]
-            tokens = sample(out.logits, samplers, self._model.tokenizer.vocabulary)
-            for row, (request_id, token) in enumerate(zip(drawing, tokens, strict=True)):
-                state = None if out.hidden is None else out.hidden[row]
+        rows = [(i, r) for i, r in enumerate(drawing) if self._requests[r].sampler is not None]
+        for i, request_id in enumerate(drawing):
+            if self._requests[request_id].sampler is None:
+                self._requests[request_id].cache.ahead = out.logits[i].clone()
+        if rows:
+            samplers = [s for _, r in rows if (s := self._requests[r].sampler) is not None]
+            logits = out.logits[[i for i, _ in rows]]
+            tokens = sample(logits, samplers, self._model.tokenizer.vocabulary)
+            for (i, request_id), token in zip(rows, tokens, strict=True):
+                state = None if out.hidden is None else out.hidden[i]
                 events.extend(self._advance(request_id, token, state))
         return events + self._end_prefills()
+
+    def _draw_ahead(self) -> list[Event]:
+        """The first tokens of requests whose whole prompt was read before."""
+        events: list[Event] = []
+        for request_id, request in list(self._requests.items()):
+            if request.ahead is not None and request.sampler is not None:
+                logits, request.ahead = request.ahead[None], None
+                [token] = sample(logits, [request.sampler], self._model.tokenizer.vocabulary)
+                events.extend(self._advance(request_id, token, None))
+        return events
 
     def _begin(
         self,
@@ -201,6 +220,7 @@ class BatchGenerator:
         cache: Cache,
         embeds: Tensor | None,
         sampler: Sampler | None,
+        hidden: bool,
     ) -> _Request:
         if request_id in self._requests:
             raise InputError(f"request {request_id!r} runs already; choose another id")
@@ -216,10 +236,16 @@ class BatchGenerator:
                 param="prompt",
                 code="context_length_exceeded",
             )
-        cache.crop(min(common_prefix(cache.tokens, prompt), len(prompt) - 1))
+        ahead, cache.ahead = cache.ahead, None
+        common = common_prefix(cache.tokens, prompt)
+        if sampler is None or hidden or not common == len(prompt) == cache.length:
+            ahead = None
+        if ahead is None:
+            cache.crop(min(common, len(prompt) - 1))
         request = _Request(
-            prompt, embeds, cache, cache.length, sampler, limit=0, stop=(), hidden=False
+            prompt, embeds, cache, cache.length, sampler, limit=0, stop=(), hidden=hidden
         )
+        request.ahead = ahead
         self._requests[request_id] = request
         return request
 
@@ -232,7 +258,7 @@ class BatchGenerator:
             places = sum(t < 0 for t in tokens)
             embeds = request.embeds[before : before + places] if places else None
         ends = begin + len(tokens) == len(request.prompt)
-        return Feed(request.cache, tokens, embeds, logits=ends and request.sampler is not None)
+        return Feed(request.cache, tokens, embeds, logits=ends)
 
     def _advance(self, request_id: str, token: int, state: Tensor | None) -> list[Event]:
         request = self._requests[request_id]

@@ -23,6 +23,7 @@ class HFCache:
         self._config = config
         self.inner = DynamicCache(config=config)
         self.tokens: list[int] = []
+        self.ahead: Tensor | None = None
 
     @property
     def length(self) -> int:

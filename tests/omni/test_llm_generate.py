@@ -87,15 +87,19 @@ def test_only_what_is_new_is_read_and_the_last_token_always(model: LanguageModel
     assert [s.token for s in steps["other"]] == alone(model, other, Sampling(0, max_tokens=4))
 
 
-def test_a_prompt_read_ahead_only_costs_its_last_token(model: LanguageModel) -> None:
+def test_a_prompt_read_ahead_is_not_read_again(model: LanguageModel) -> None:
     cache = model.new_cache()
     assert prefill(model, cache, LONG) == Finished("stop", len(LONG), 0, 0)
     assert cache.tokens == LONG
     batch = BatchGenerator(model)
     batch.add("a", LONG, cache, Sampling(0, max_tokens=3))
     steps, ends = run(batch)
-    assert ends["a"].cached_tokens == len(LONG) - 1
+    assert ends["a"].cached_tokens == len(LONG)
     assert [s.token for s in steps["a"]] == alone(model, LONG, Sampling(0, max_tokens=3))
+    batch.add("b", LONG, cache, Sampling(0, max_tokens=3))
+    steps, ends = run(batch)
+    assert ends["b"].cached_tokens == len(LONG) - 1, "what was read ahead is used once"
+    assert [s.token for s in steps["b"]] == alone(model, LONG, Sampling(0, max_tokens=3))
 
 
 def test_cancel_stops_one_request_and_leaves_its_cache_usable(model: LanguageModel) -> None:
