@@ -210,12 +210,6 @@ def ask(
 ) -> None:
     """Ask one question about text, sound, pictures or a clip, without a server."""
     _log(verbose)
-    from encoders.media import write_wav
-    from omni.types import Sampling
-    from omni.weights import ensure_all
-    from runtime.assembly import Assembly
-    from runtime.local import Assistant
-
     given = [p for p in (audio, video, *(image or [])) if p is not None]
     for path in given:
         if not path.is_file():
@@ -224,6 +218,13 @@ def ask(
         raise OmniError("there is nothing to answer: give a question, --audio, --image or --video")
     if speak is not None and (speak.is_dir() or not speak.parent.is_dir()):
         raise OmniError(f"cannot write to {speak}; --speak takes a file in a directory that exists")
+    from encoders.media import write_wav
+    from omni.types import Sampling
+    from omni.weights import ensure_all
+    from runtime.assembly import Assembly
+    from runtime.local import Assistant, check_files
+
+    check_files(audio, image or (), video)
     assembly = Assembly(model, device, quantization, context, threads)
     ensure_all(assembly.weights)
     with Assistant(assembly) as assistant:

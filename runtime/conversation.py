@@ -75,11 +75,18 @@ class Conversation:
         self._waiting: dict[str, tuple[Item | None, Part]] = {}
         self._stamps: dict[str, dict[str, float]] = {}
         self._response: Response | None = None
+        self._next: Response | None = None
+        """Asked for while the engine has not let go of a cancelled answer yet."""
         self._unanswered: list[str] = []
         """Spoken turns that wait for an answer; several when the user went on after a pause."""
         self._spoke = False
 
     # What comes in
+
+    @property
+    def unread_media(self) -> int:
+        """How many recordings and pictures wait for their encoders."""
+        return len(self._waiting)
 
     def open(self) -> list[Effect]:
         """The first events of the session."""
@@ -95,8 +102,11 @@ class Conversation:
             event_id = event.get("event_id")
             handler = self._HANDLERS[event["type"]]
             handler(self, event)
+        except RecursionError:
+            deep = InputError("the event is nested too deeply", code="invalid_event")
+            self._refuse(deep, event_id)
         except InputError as error:
-            self._out.append({**error_event(error, event_id), "event_id": self._new_id("event")})
+            self._refuse(error, event_id)
         return self._drain()
 
     def handle(self, event: ev.OutputEvent) -> list[Effect]:
@@ -124,22 +134,16 @@ class Conversation:
     def _send(self, kind: str, **fields: Any) -> None:
         self._out.append({"type": kind, "event_id": self._new_id("event"), **fields})
 
+    def _refuse(self, error: InputError, event_id: str | None) -> None:
+        self._out.append({**error_event(error, event_id), "event_id": self._new_id("event")})
+
     def _do(self, command: ev.Command) -> None:
         self._out.append(command)
 
     # Settings
 
     def _on_session_update(self, event: Event) -> None:
-        change = event["session"]
-        voice = ((change.get("audio") or {}).get("output") or {}).get("voice")
-        current = self.settings.wire["audio"]["output"]["voice"]
-        if self._spoke and voice is not None and voice != current:
-            raise InputError(
-                "the voice cannot change after the first audio of the session; open a new session",
-                param="session.audio.output.voice",
-                code="cannot_update_voice",
-            )
-        self.settings.update(change)
+        self.settings.update(event["session"], voice_fixed=self._spoke)
         self._follow_detection()
         self._send("session.updated", session=self.settings.wire)
         if self._response is None:
@@ -300,6 +304,9 @@ class Conversation:
     def _on_image(self, event: Event) -> None:
         part = self._image_part(decode_base64(event["image"], "image"))
         # Only the latest frame counts: it shows what the user talks about.
+        if self._frame is not None and self._frame.key is not None:
+            self._waiting.pop(self._frame.key, None)
+            self._do(ev.Forget((self._frame.key,)))
         self._frame = part
 
     def _image_part(self, data: bytes, item: Item | None = None) -> Part:
@@ -350,7 +357,7 @@ class Conversation:
             return 0
         return self.items.index(self._item(previous, "previous_item_id")) + 1
 
-    def _item(self, item_id: str, param: str = "item_id") -> Item:
+    def _item(self, item_id: object, param: str = "item_id") -> Item:
         for item in self.items:
             if item.id == item_id:
                 return item
@@ -397,7 +404,7 @@ class Conversation:
             )
         if event["content_index"] != 0:
             raise InputError("content_index must be 0", param="content_index")
-        samples = round(event["audio_end_ms"] / 1000 * WIRE_RATE)
+        samples = event["audio_end_ms"] * WIRE_RATE // 1000
         if samples < 0 or samples > item.samples:
             raise InputError(
                 f"audio_end_ms must be between 0 and {item.samples * 1000 // WIRE_RATE}, the "
@@ -469,8 +476,7 @@ class Conversation:
             if item.id in self._unanswered:
                 self._unanswered.remove(item.id)
         else:
-            error = InputError(event.message, param="image", code="invalid_image")
-            self._out.append({**error_event(error, None), "event_id": self._new_id("event")})
+            self._refuse(InputError(event.message, param="image", code="invalid_image"), None)
         self._go_on()
 
     # Answers
@@ -495,9 +501,10 @@ class Conversation:
         self._do(ev.Prepare(self._messages(items, instructions)))
 
     def _on_response_create(self, event: Event) -> None:
-        if self._response is not None:
+        active = self._next or self._response
+        if active is not None and active.cancelled is None:
             raise InputError(
-                f"the conversation has an answer in progress ({self._response.id}); wait for its "
+                f"the conversation has an answer in progress ({active.id}); wait for its "
                 "response.done or send response.cancel",
                 code="conversation_already_has_active_response",
             )
@@ -506,11 +513,13 @@ class Conversation:
         context: list[Item] | None = None
         if change.get("input") is not None:
             for index, data in enumerate(change["input"]):
-                if data.get("type") != "item_reference":
+                if _is_reference(data):
+                    self._item(data.get("id"), f"response.input.{index}.id")
+                else:
                     check_item(data, f"response.input.{index}")
             context = [
-                self._item(data["id"], f"response.input.{index}.id")
-                if data.get("type") == "item_reference"
+                self._item(data["id"])
+                if _is_reference(data)
                 else self._build_item(data, f"response.input.{index}")
                 for index, data in enumerate(change["input"])
             ]
@@ -518,7 +527,11 @@ class Conversation:
         stamps = {"request": self._clock()}
         if last_user is not None and last_user.id in self._stamps:
             stamps = self._stamps.pop(last_user.id) | stamps
-        self._begin(Response(self._new_id("resp"), settings, self._new_item(), context, stamps))
+        response = Response(self._new_id("resp"), settings, self._new_item(), context, stamps)
+        if self._response is None:
+            self._begin(response)
+        else:
+            self._next = response
 
     def _new_item(self) -> Item:
         return Item(self._new_id("item"), "assistant", [], "in_progress")
@@ -566,7 +579,8 @@ class Conversation:
 
     def _on_response_cancel(self, event: Event) -> None:
         wanted = event.get("response_id")
-        if self._response is None or wanted not in (None, self._response.id):
+        active = self._next or self._response
+        if active is None or wanted not in (None, active.id):
             raise InputError(
                 "there is no such answer in progress; it may have ended already",
                 param="response_id" if wanted else None,
@@ -575,6 +589,13 @@ class Conversation:
         self._cancel("client_cancelled")
 
     def _cancel(self, reason: str) -> None:
+        following, self._next = self._next, None
+        if following is not None:
+            following.cancelled = reason
+            self._send("response.created", response=following.wire(self._conversation_id))
+            following.finish("cancelled", None, None)
+            self._send("response.done", response=following.wire(self._conversation_id))
+            return
         response = self._response
         assert response is not None
         if response.cancelled is not None:
@@ -681,6 +702,10 @@ class Conversation:
         response.finish(status, done, error)
         self._response = None
         self._send("response.done", response=response.wire(self._conversation_id))
+        if self._next is not None:
+            following, self._next = self._next, None
+            self._begin(following)
+            return
         self._go_on()
         if self._response is None:
             self._prepare(None)
@@ -698,3 +723,7 @@ class Conversation:
         "response.create": _on_response_create,
         "response.cancel": _on_response_cancel,
     }
+
+
+def _is_reference(data: object) -> bool:
+    return isinstance(data, dict) and data.get("type") == "item_reference"

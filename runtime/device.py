@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import itertools
 import logging
@@ -165,21 +166,29 @@ class Device:
         llm = self._parts.llm
         head = [m for m in messages if m.role == "system"]
         rest = [m for m in messages if m.role != "system"]
-        dropped = 0
-        while True:
-            tokens = llm.tokenizer.encode_chat([*head, *rest])
-            if len(tokens) + room <= llm.max_context:
-                return tokens, dropped
-            if len(rest) <= 1:
-                raise InputError(
-                    f"the last message is too long: with the instructions it takes {len(tokens)} "
-                    f"tokens of a context of {llm.max_context}, of which {room} are kept for the "
-                    "answer; shorten it",
-                    code="context_length_exceeded",
-                )
-            # A turn goes whole: the question together with its answer.
-            cut = next((i for i, m in enumerate(rest) if i and m.role == "user"), 1)
-            rest, dropped = rest[cut:], dropped + cut
+        # A turn goes whole: the question together with its answer.
+        cuts = [0, *(i for i, m in enumerate(rest) if i and m.role == "user")]
+        if cuts[-1] < len(rest) - 1:
+            cuts.append(len(rest) - 1)
+        prompts: dict[int, list[int]] = {}
+
+        def fits(cut: int) -> bool:
+            prompts[cut] = llm.tokenizer.encode_chat([*head, *rest[cut:]])
+            return len(prompts[cut]) + room <= llm.max_context
+
+        if fits(0):
+            return prompts[0], 0
+        # After hours of talk there are many cuts, and trying one reads all that follows it.
+        first = bisect.bisect_left(cuts, True, lo=1, key=fits)
+        if first == len(cuts):
+            tokens = len(prompts[cuts[-1]])
+            raise InputError(
+                f"the last message is too long: with the instructions it takes {tokens} tokens "
+                f"of a context of {llm.max_context}, of which {room} are kept for the answer; "
+                "shorten it",
+                code="context_length_exceeded",
+            )
+        return prompts[cuts[first]], cuts[first]
 
     def _room(self, sampling: Sampling) -> int:
         limit = self._parts.llm.max_context // 4
@@ -206,7 +215,9 @@ class Device:
             tokens, answer.dropped = self._fit(start.messages, self._room(start.sampling))
             answer.detokenizer = IncrementalDetokenizer(self._parts.llm.tokenizer.token_bytes)
             self.generator.add(answer.request_id, tokens, session.cache, start.sampling)
-        except OmniError as error:
+        except Exception as error:
+            if not isinstance(error, OmniError):
+                log.exception("an answer could not be started")
             answer.end(ev.ResponseDone(start.response_id, "failed", Usage(), now(), str(error)))
             return
         self._answers[answer.request_id] = answer

@@ -138,6 +138,8 @@ class Engine:
 
     def _hear(self, job: tuple[Session, ev.Command]) -> None:
         session, command = job
+        if session.closed:
+            return
         match command:
             case ev.Append(chunk):
                 self._append(session, chunk)

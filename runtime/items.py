@@ -140,8 +140,10 @@ _CONTENT: dict[str, tuple[str, ...]] = {
 }
 
 
-def check_item(data: dict[str, Any], path: str = "item") -> None:
+def check_item(data: Any, path: str = "item") -> None:
     """Check an item from the client; raises `InputError` that names the field at fault."""
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must be an object", param=path)
     if data.get("type", "message") != "message":
         raise InputError(
             f"{path}.type must be 'message', not {data.get('type')!r}: tools are not available in "
@@ -150,7 +152,7 @@ def check_item(data: dict[str, Any], path: str = "item") -> None:
             code="unsupported",
         )
     role = data.get("role")
-    if role not in _CONTENT:
+    if not isinstance(role, str) or role not in _CONTENT:
         raise InputError(
             f"{path}.role must be one of {', '.join(_CONTENT)}, not {role!r}", param=f"{path}.role"
         )

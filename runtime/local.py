@@ -11,7 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
-from encoders.media import load_image, read_audio
+from encoders.media import load_image, open_container, read_audio
 from encoders.video import describe, read_video
 from omni import events as ev
 from omni.errors import InputError, OmniError
@@ -40,6 +40,20 @@ class Answer:
     usage: Usage
     timings: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+def check_files(
+    audio: str | os.PathLike[str] | None,
+    images: Sequence[str | os.PathLike[str]],
+    video: str | os.PathLike[str] | None,
+) -> None:
+    """Raise `MediaError` for a file that is not what it should be, before models are loaded."""
+    for image in images:
+        load_image(image)
+    for path, kind in ((audio, "recording"), (video, "video")):
+        if path is not None:
+            with open_container(path, kind):
+                pass
 
 
 class Assistant:

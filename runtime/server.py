@@ -6,19 +6,24 @@ import asyncio
 import contextlib
 import json
 import logging
+import signal
 import socket as sockets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 import omni
-from omni.errors import BusyError
+from omni.errors import BusyError, OmniError
 from runtime.assembly import Assembly
+from runtime.conversation import random_id
 from runtime.engine import Engine
 from runtime.session import RealtimeSession
 from runtime.settings import Defaults
@@ -27,6 +32,9 @@ log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 16 * 1024 * 1024
 """Bytes of one WebSocket message."""
+
+LINGER = 3.0
+"""Seconds after which a connection that was closed is cut, though its client has not read all."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,9 @@ class ServerConfig:
     origins: tuple[str, ...] = ()
     defaults: Defaults = field(default_factory=Defaults)
     engine: Engine.Config = field(default_factory=Engine.Config)
+
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Hub:
@@ -76,8 +87,11 @@ class Hub:
         try:
             self.engine = await asyncio.to_thread(build)
         except Exception as error:
-            self.problem = f"{type(error).__name__}: {error}"
-            log.exception("the models could not be started")
+            if isinstance(error, OmniError):
+                self.problem = str(error)
+            else:
+                self.problem = f"{type(error).__name__}: {error}"
+                log.exception("the models could not be started")
             raise
         finally:
             self.ready.set()
@@ -100,7 +114,8 @@ class Hub:
             await session.run()
         except BusyError as error:
             full = {"type": "server_error", "code": "server_full", "message": str(error)}
-            await socket.send_text(json.dumps({"type": "error", "event_id": "full", "error": full}))
+            event = {"type": "error", "event_id": random_id("event"), "error": full}
+            await socket.send_text(json.dumps(event))
             await socket.close(1013, "the server is full")
         finally:
             self._sessions.discard(session)
@@ -150,14 +165,15 @@ def create_app(config: ServerConfig, build: Callable[[], Engine]) -> FastAPI:
 
     @app.websocket("/v1/realtime")
     async def realtime(socket: WebSocket) -> None:
-        if not _may_connect(socket, config.origins):
-            # Without this, any page that the user visits could listen in on a local server.
-            await socket.close(1008, "this web origin may not connect; see --allow-origin")
-            return
-        offered = socket.scope.get("subprotocols") or []
-        await socket.accept("realtime" if "realtime" in offered else None)
-        hub: Hub = app.state.hub
-        await hub.serve(socket)
+        with contextlib.suppress(WebSocketDisconnect):  # gone before the session began
+            if not _may_connect(socket, config):
+                # Without this, any page that the user visits could listen in on a local server.
+                await socket.close(1008, "this web origin may not connect; see --allow-origin")
+                return
+            offered = socket.scope.get("subprotocols") or []
+            await socket.accept("realtime" if "realtime" in offered else None)
+            hub: Hub = app.state.hub
+            await hub.serve(socket)
 
     return app
 
@@ -167,11 +183,37 @@ def _observed(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-def _may_connect(socket: WebSocket, origins: tuple[str, ...]) -> bool:
+def _may_connect(socket: WebSocket, config: ServerConfig) -> bool:
     origin = socket.headers.get("origin")
-    if origin is None or origin in origins or "*" in origins:
+    if origin is None or origin in config.origins or "*" in config.origins:
         return True
-    return urlsplit(origin).netloc == socket.headers.get("host")
+    try:
+        page = urlsplit(origin)
+    except ValueError:
+        return False
+    # A foreign name that was made to point at this machine is the page's own host, too: a server
+    # for this machine alone answers only to this machine's names.
+    if config.host in _LOOPBACK and page.hostname not in _LOOPBACK:
+        return False
+    return page.netloc == socket.headers.get("host")
+
+
+class _Protocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, but no client can keep its connection by not reading."""
+
+    def handle_text(self, event: Frame) -> None:
+        # As bytes: what is no UTF-8 is answered by an error event, like what is no JSON.
+        self.handle_bytes(event)
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.close":
+            self.writable.set()  # closing does not wait for a client that has stopped reading
+            self.loop.call_later(LINGER, self.transport.abort)
+        await super().send(message)
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.loop.call_later(LINGER, self.transport.abort)
 
 
 class Server(uvicorn.Server):
@@ -184,7 +226,7 @@ class Server(uvicorn.Server):
                 host=config.host,
                 port=config.port,
                 log_level="warning",
-                ws="websockets-sansio",
+                ws=_Protocol,
                 ws_max_size=MAX_MESSAGE,
                 ws_ping_interval=20.0,
                 ws_ping_timeout=20.0,
@@ -194,13 +236,22 @@ class Server(uvicorn.Server):
         self._app = app
         self._listening = listening
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to shut down; a second SIGINT does not wait for clients.
+
+        Unlike uvicorn's, it does not raise the signal again afterwards: the exit code is 0.
+        """
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
     async def shutdown(self, sockets: list[sockets.socket] | None = None) -> None:
         """Close the sessions with a reason, then everything else."""
         await self._app.state.hub.close_sessions("the server is shutting down")
         await super().shutdown(sockets)
 
     def serve_forever(self) -> None:
-        """Serve until SIGINT or SIGTERM."""
+        """Serve until SIGINT or SIGTERM, which are the normal ends of a server."""
         self.run(sockets=[self._listening])
 
 

@@ -21,6 +21,12 @@ log = logging.getLogger(__name__)
 HIGH_WATER = 32 * 1024 * 1024
 """Bytes that may wait for a slow client before it is let go."""
 
+FLUSH = 1.0
+"""Seconds in which a session that is ended may still take what was sent to it."""
+
+MAX_UNREAD_MEDIA = 16
+"""Recordings and pictures of one session that may wait for their encoders."""
+
 
 class RealtimeSession:
     """Carries one conversation over ``socket``, which is accepted already."""
@@ -32,6 +38,7 @@ class RealtimeSession:
         self._outbox: asyncio.Queue[str | None] = asyncio.Queue()
         self._waiting_bytes = 0
         self._closing: tuple[int, str] | None = None
+        self._stopping = asyncio.Event()
         self._closed = asyncio.Event()
         self._heard = asyncio.Event()
 
@@ -53,7 +60,11 @@ class RealtimeSession:
             self._carry_out(self.conversation.open())
             tasks = [
                 asyncio.create_task(work, name=f"{session_id} {name}")
-                for name, work in (("reader", self._read()), ("writer", self._write()))
+                for name, work in (
+                    ("reader", self._read()),
+                    ("writer", self._write()),
+                    ("closer", self._give_up()),
+                )
             ]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -74,7 +85,10 @@ class RealtimeSession:
             log.info("%s closed", session_id)
 
     async def close(self, code: int, reason: str) -> None:
-        """End the session from the server's side, with what was sent already, and wait for it."""
+        """End the session from the server's side and wait for it.
+
+        What was sent already still goes out, as far as the client takes it soon.
+        """
         self._stop(code, reason)
         await self._closed.wait()
 
@@ -82,6 +96,12 @@ class RealtimeSession:
         if self._closing is None:
             self._closing = (code, reason)
             self._outbox.put_nowait(None)
+            self._stopping.set()
+
+    async def _give_up(self) -> None:
+        await self._stopping.wait()
+        # The writer ends the session sooner, unless the client has stopped reading.
+        await asyncio.sleep(FLUSH)
 
     async def _read(self) -> None:
         while True:
@@ -91,10 +111,16 @@ class RealtimeSession:
             text = message.get("text")
             data = text if text is not None else message.get("bytes") or b""
             self._carry_out(self.conversation.receive(data))
-            # A client that sends faster than we hear waits here, and its socket with it.
-            while self._engine.backlog(self.conversation.id) > self._engine.config.max_backlog:
+            # A client that sends faster than we hear and see waits here, and its socket with it.
+            while self._overloaded:
                 self._heard.clear()
                 await self._heard.wait()
+
+    @property
+    def _overloaded(self) -> bool:
+        backlog = self._engine.backlog(self.conversation.id)
+        unread = self.conversation.unread_media
+        return backlog > self._engine.config.max_backlog or unread > MAX_UNREAD_MEDIA
 
     async def _write(self) -> None:
         while (text := await self._outbox.get()) is not None:
@@ -107,6 +133,8 @@ class RealtimeSession:
             self._carry_out(self.conversation.handle(event))
 
     def _carry_out(self, effects: list[Effect]) -> None:
+        if self._closing is not None:
+            return
         for effect in effects:
             if isinstance(effect, dict):
                 text = json.dumps(effect, ensure_ascii=False, default=_on_wire)

@@ -80,10 +80,23 @@ class Settings:
             "seed": defaults.sampling.seed,
         }
 
-    def update(self, change: Mapping[str, Any]) -> None:
-        """Merge ``change`` in: objects deeply, null clears. On `InputError` nothing has changed."""
+    def update(self, change: Mapping[str, Any], *, voice_fixed: bool = False) -> None:
+        """Merge ``change`` in: objects deeply, null clears. On `InputError` nothing has changed.
+
+        With ``voice_fixed`` the voice cannot be changed any more.
+        """
         merged = _merge(self.wire, change)
+        for key in ("id", "object"):
+            if merged[key] != self.wire[key]:
+                raise InputError(f"session.{key} cannot be changed", param=f"session.{key}")
         _check_session(merged, change, self.defaults)
+        voice = merged["audio"]["output"].get("voice")
+        if voice_fixed and voice != self.wire["audio"]["output"].get("voice"):
+            raise InputError(
+                "the voice cannot change after the first audio of the session; open a new session",
+                param="session.audio.output.voice",
+                code="cannot_update_voice",
+            )
         self.wire = merged
 
     @property
@@ -192,9 +205,6 @@ def _bounded(value: Any, bounds: tuple[float, float], param: str) -> None:
 
 
 def _check_session(merged: dict[str, Any], change: Mapping[str, Any], defaults: Defaults) -> None:
-    for key in ("id", "object", "model"):
-        if key in change and change[key] != merged[key]:
-            raise InputError(f"session.{key} cannot be changed", param=f"session.{key}")
     if merged.get("type") != "realtime":
         raise InputError(
             f"session.type must be 'realtime', not {merged.get('type')!r}", param="session.type"
@@ -204,6 +214,7 @@ def _check_session(merged: dict[str, Any], change: Mapping[str, Any], defaults: 
             f"this server runs {defaults.model!r}; start it with --model to change it",
             param="session.model",
         )
+    merged["model"] = defaults.model
     standard = {
         k: v for k, v in merged.items() if k not in _OWN_FIELDS | {"object", "id", "expires_at"}
     }
@@ -263,6 +274,7 @@ def _check_response(change: Mapping[str, Any], defaults: Defaults) -> None:
             "response.conversation must be 'auto' or 'none'", param="response.conversation"
         )
     output = ((change.get("audio") or {}).get("output")) or {}
+    _check_format(output.get("format"), "response.audio.output.format")
     _check_voice(output.get("voice"), defaults, "response.audio.output.voice")
     _check_sampling(change, "response")
     _check_modalities(change.get("output_modalities"), "response.output_modalities")
@@ -296,7 +308,7 @@ def _check_detection(detection: Any) -> None:
         return
     kinds: dict[Any, type[BaseModel]] = {"server_vad": ServerVad, "semantic_vad": SemanticVad}
     kind = detection.get("type") if isinstance(detection, dict) else None
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise InputError(
             f"{param}.type must be 'server_vad', 'semantic_vad', or null instead of the object "
             f"(push to talk), not {kind!r}",
@@ -315,6 +327,11 @@ def _check_detection(detection: Any) -> None:
 
 
 def _check_format(value: Any, param: str) -> None:
+    if not isinstance(value, Mapping | None):
+        raise InputError(
+            f"{param} must be an object such as {{'type': 'audio/pcm', 'rate': {WIRE_RATE}}}",
+            param=param,
+        )
     kind = (value or {}).get("type", "audio/pcm")
     rate = (value or {}).get("rate", WIRE_RATE)
     if kind != "audio/pcm" or rate != WIRE_RATE:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
@@ -37,6 +39,8 @@ class InputImageBufferAppendEvent(BaseModel):
     event_id: str | None = None
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
 CLIENT_EVENTS: dict[str, type[BaseModel]] = {
     "session.update": rt.SessionUpdateEvent,
     "input_audio_buffer.append": rt.InputAudioBufferAppendEvent,
@@ -62,7 +66,11 @@ def parse(text: str | bytes) -> Event:
     Raises `InputError` for anything but a known event with known fields of the right types.
     """
     try:
+        text = text if isinstance(text, str) else text.decode()
         event = json.loads(text)
+        if _SURROGATE.search(text):
+            # Half of a pair is no character: neither tokenizers nor the way back can take it.
+            json.dumps(event, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"the event is not valid JSON ({error}); send one JSON object per message",
@@ -76,7 +84,8 @@ def parse(text: str | bytes) -> Event:
     kind = event.get("type")
     if not isinstance(kind, str) or kind not in CLIENT_EVENTS:
         raise InputError(
-            f"unknown event type {kind!r}; known are: {', '.join(sorted(CLIENT_EVENTS))}",
+            f"unknown event type {reprlib.repr(kind)}; known are: "
+            f"{', '.join(sorted(CLIENT_EVENTS))}",
             param="type",
             code="unknown_event",
         )
@@ -105,7 +114,8 @@ def check(
     """
     skip = skip or set()
     try:
-        model.model_validate(dict(data))
+        # Strictly: "5" and true must not pass for 5, because what was sent is what is used.
+        model.model_validate(dict(data), strict=True)
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
             where = [str(part) for part in problem["loc"]]

@@ -103,6 +103,7 @@ export class Speaker {
     });
     node.port.onmessage = ({ data }) => {
       if (!("flushed" in data)) return this.onChange(data);
+      this.onChange({ ...data, left: 0 }); // the last word: reports may cross a flush
       this.#flushes.get(data.flushed)(data);
       this.#flushes.delete(data.flushed);
     };

@@ -203,11 +203,12 @@ function start(root) {
     });
 
   on("link", async ({ state: now, wait: pause, reason }) => {
-    const lost = link === "open" && now !== "open";
+    const before = link;
+    const lost = before === "open" && now !== "open";
     if (now !== "connecting" || !["full", "gone", "starting"].includes(link)) link = now;
     wait = pause ?? 0;
     if (now === "open" && !$("aloud").checked) modalities();
-    if (!lost && now !== "gone") return;
+    if (now === "open" && before !== "connecting" && before !== "gone") alert("");
     if (lost) {
       turn = response = null;
       speaker.flush();
@@ -215,7 +216,8 @@ function start(root) {
       if (reason) alert(`The server ended the session: ${reason}`);
       if (transcript.used) transcript.line("A new session begins here; what was said above is forgotten.");
     }
-    if (now === "gone" && (await health()) === "starting" && link === "gone") {
+    // While the models load, the server leaves the session waiting or closes it.
+    if (now !== "open" && (await health()) === "starting" && link === now) {
       link = "starting";
       refresh();
     }
@@ -248,6 +250,13 @@ function start(root) {
   });
 
   on("input_audio_buffer.committed", () => (turn = null));
+
+  on("input_audio_buffer.cleared", () => {
+    if (turn) transcript.remove(turn);
+    turn = null;
+  });
+
+  on("conversation.item.deleted", ({ item_id }) => transcript.remove(item_id));
 
   on("conversation.item.input_audio_transcription.delta", ({ item_id, delta }) => {
     const entry = transcript.entry("user", item_id);
@@ -295,9 +304,7 @@ function start(root) {
 
   on("response.done", ({ response: done }) => {
     if (response === done.id) response = null;
-    for (const { id } of done.output ?? []) {
-      const entry = transcript.find(id);
-      if (!entry) continue;
+    for (const [id, entry] of transcript.ofResponse(done.id)) {
       entry.note("pending", false);
       if (!entry.text && !entry.image) transcript.remove(id);
       else if (done.timings) entry.timings(done.timings);

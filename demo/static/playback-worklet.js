@@ -24,6 +24,11 @@ class Playback extends AudioWorkletProcessor {
   }
 
   flush(id) {
+    const [next] = this.queue;
+    if (next && next.item !== this.item) {
+      this.item = next.item; // dropped before its first sample
+      this.played = 0;
+    }
     this.report({ flushed: id });
     this.queue = [];
     this.left = 0;

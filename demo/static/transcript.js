@@ -102,6 +102,16 @@ export class Transcript {
   constructor(list, empty) {
     this.list = list;
     this.empty = empty;
+    this.pinned = true; // the reader has not scrolled up
+    let before = 0;
+    list.addEventListener("scroll", () => {
+      // Growth also moves the end away from the reader; only the reader moves upwards.
+      if (list.scrollHeight - list.scrollTop - list.clientHeight < 40) this.pinned = true;
+      else if (list.scrollTop < before) this.pinned = false;
+      before = list.scrollTop;
+    });
+    list.addEventListener("load", () => this.follow(), true); // a picture has got its size
+    new ResizeObserver(() => this.follow()).observe(list);
   }
 
   /** The entry of an item; made when there is none yet. */
@@ -119,6 +129,11 @@ export class Transcript {
     return this.#entries.get(id);
   }
 
+  /** The entries that belong to a response, as [id, entry]. */
+  ofResponse(id) {
+    return [...this.#entries].filter(([, entry]) => entry.response === id);
+  }
+
   remove(id) {
     this.#entries.get(id)?.element.remove();
     this.#entries.delete(id);
@@ -133,8 +148,7 @@ export class Transcript {
 
   /** Follow what grows, unless the reader has scrolled up. */
   follow() {
-    const { list } = this;
-    if (list.scrollHeight - list.scrollTop - list.clientHeight < 160) list.scrollTop = list.scrollHeight;
+    if (this.pinned) this.list.scrollTop = this.list.scrollHeight;
   }
 
   get used() {
@@ -144,6 +158,7 @@ export class Transcript {
   #append(element) {
     this.empty.hidden = true;
     this.list.append(element);
-    this.list.scrollTop = this.list.scrollHeight;
+    this.pinned = true;
+    this.follow();
   }
 }

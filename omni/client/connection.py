@@ -72,7 +72,7 @@ class Tap:
                 return event
         except TimeoutError as error:
             raise OmniTimeoutError(
-                f"no {kind} in {seconds:g} s; is it an Omni server, and is it healthy?"
+                f"no {kind} in {seconds:g} s; is it an Omni server, and does its /health say ready?"
             ) from error
 
 
@@ -180,7 +180,9 @@ class Connection:
     def _why_it_ended(self) -> OmniError:
         reason = self._socket.close_reason or "no reason given"
         if self._socket.close_code == _TRY_AGAIN_LATER:
-            return BusyError(f"the server at {self.url} is full ({reason}); try again later")
+            return BusyError(
+                f"the server at {self.url} takes no session now ({reason}); try again later"
+            )
         return ConnectionClosedError(
             f"the session with {self.url} has ended ({self._socket.close_code}: {reason}); "
             "connect() opens a new one, which does not remember this conversation"
@@ -212,7 +214,12 @@ async def _handshake(
         raise ConnectionClosedError(
             f"{url} refused the session with HTTP {status}; {hint}"
         ) from error
-    except (InvalidHandshake, TimeoutError, EOFError) as error:
+    except TimeoutError as error:
+        raise OmniTimeoutError(
+            f"{url} opened no session in {seconds:g} s; it may still be loading its models: "
+            "wait for /health to say ready, or pass a longer timeout"
+        ) from error
+    except (InvalidHandshake, EOFError) as error:
         raise ConnectionClosedError(
             f"what answers at {url} opens no WebSocket ({error}); check the address"
         ) from error

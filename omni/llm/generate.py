@@ -127,7 +127,8 @@ class BatchGenerator:
         """Begin a generation; ``embeds`` has a row for every negative id of the prompt.
 
         The cache is cropped to what it has in common with the prompt; at least the last token is
-        read again, unless `add_prefill` has just read this very prompt. With ``hidden`` every `Step` carries the state that its token was drawn from.
+        read again, unless `add_prefill` has just read this very prompt. With ``hidden`` each `Step`
+        carries the state that its token was drawn from.
 
         Raises `InputError` for an id or a cache in use, an empty prompt, one that leaves no room
         for an answer (code ``context_length_exceeded``), or settings out of range.

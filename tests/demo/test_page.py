@@ -46,10 +46,14 @@ class ScriptedServer:
         self.sessions = 0
         self.app = FastAPI()
         self.app.websocket("/v1/realtime")(self.talk)
-        self.app.get("/health")(lambda: {"status": "ready", "model": "scripted"})
+        self.status = "ready"
+        self.waits = False
+        self.app.get("/health")(lambda: {"status": self.status, "model": "scripted"})
         mount(self.app)
 
     async def talk(self, ws: WebSocket) -> None:
+        while self.waits:  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.02)
         await ws.accept()
         self.sessions += 1
         if self.close_with:
@@ -374,6 +378,38 @@ def test_the_camera_goes_with_typed_and_spoken_questions(page, server):
     assert page.locator("#omni-camera").is_hidden()
 
 
+def test_the_newest_entry_stays_in_sight_beside_pictures_and_the_camera(page):
+    page.set_viewport_size({"width": 400, "height": 640})
+    page.get_by_role("button", name="Camera").click()
+    page.wait_for_function("document.querySelector('#omni-video').videoWidth > 0")
+    for _ in range(2):
+        page.get_by_label("Type a question").fill("What do you see?")
+        page.get_by_label("Type a question").press("Enter")
+        wait_for_state(page, "speaking")
+    page.wait_for_function(
+        "(list => list.scrollHeight > list.clientHeight + 40 &&"
+        " list.scrollHeight - list.scrollTop - list.clientHeight < 2)"
+        "(document.querySelector('#omni-log'))"
+    )
+
+
+def test_an_answer_dropped_before_its_first_sample_counts_as_not_heard(page):
+    script = """async () => {
+      const { Speaker } = await import('/static/omni/audio.js');
+      const speaker = new Speaker(() => {});
+      await speaker.start();
+      await speaker.play('first', new Float32Array(1200));
+      await new Promise((done) => setTimeout(done, 500));
+      speaker.play('second', new Float32Array(24000));
+      return speaker.flush();
+    }"""
+    page.locator("#omni-empty").click()
+    dropped = page.evaluate(script)
+    assert dropped["item"] == "second"
+    assert dropped["heard"] < 200
+    assert dropped["left"] > 800
+
+
 def test_answers_can_be_had_in_writing_only(page, server):
     page.get_by_label("Speak answers").uncheck()
     session = server.until("session.update")["session"]
@@ -417,6 +453,21 @@ def test_a_full_server_is_named_and_tried_again(browser, server):
     assert "full. Trying again in" in page.locator("#omni-state").inner_text()
     server.close_with = None
     wait_for_state(page, "ready", seconds=20)
+    context.close()
+
+
+def test_a_server_that_is_still_loading_is_told_from_a_full_one(browser, server):
+    server.close_with, server.status = (1013, "the server is not ready"), "starting"
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(server.url)
+    wait_for_state(page, "starting")
+    server.close_with, server.waits = None, True
+    page.reload()
+    wait_for_state(page, "starting")
+    assert "loading its models" in page.locator("#omni-state").inner_text()
+    server.waits = False
+    wait_for_state(page, "ready")
     context.close()
 
 

@@ -374,6 +374,15 @@ async def test_a_server_that_opens_no_session_times_out(url, server):
         await AsyncOmniClient(url, timeout=0.2).connect()
 
 
+async def test_a_server_that_leaves_the_handshake_waiting_times_out_with_advice(server):
+    async def wait(connection, request):
+        await asyncio.sleep(1)
+
+    async with serve(server, "127.0.0.1", 0, process_request=wait) as waiting:
+        with pytest.raises(OmniTimeoutError, match="still be loading"):
+            await AsyncOmniClient(address(waiting), timeout=0.2).connect()
+
+
 async def test_a_lost_session_ends_ask_events_and_sending_and_can_be_opened_anew(url, server):
     async def drop(socket, event):
         await socket.close(1001, "the server is shutting down")

@@ -227,3 +227,37 @@ def test_a_failure_of_the_model_ends_the_answer_and_not_the_engine():
         done = running.answer("a", "bad")[-1]
         assert (done.reason, done.error) == ("failed", "the model failed: boom")
         assert words(running.answer("a", "good")) == "fine."
+
+
+def test_hours_of_talk_cost_a_few_readings_of_the_history_and_not_one_for_each_turn(running):
+    encode, readings = running.parts.llm.tokenizer.encode_chat, []
+
+    def counted(messages, **options):
+        readings.append(len(messages))
+        return encode(messages, **options)
+
+    running.parts.llm.tokenizer.encode_chat = counted
+    talk = [
+        Message(role, (f"{role} says {i}",)) for i in range(2000) for role in ("user", "assistant")
+    ]
+    start = ev.Start("r", (Message("system", ("Be brief.",)), *talk, Message("user", ("last?",))))
+    running.engine.submit("a", start)
+    done = running.until("a", ev.ResponseDone)
+    assert words(done) == "You said last?."
+    kept = len(talk) + 1 - done[-1].usage.dropped_messages
+    assert 50 < kept < 400
+    assert kept % 2 == 1, "turns go whole"
+    assert len(readings) < 15
+
+
+def test_an_answer_that_cannot_be_started_is_told_and_the_engine_goes_on(running):
+    encode = running.parts.llm.tokenizer.encode_chat
+
+    def fails(messages, **options):
+        raise RuntimeError("the tokenizer broke")
+
+    running.parts.llm.tokenizer.encode_chat = fails
+    done = running.answer("a", "hello")[-1]
+    assert (done.reason, done.error) == ("failed", "the tokenizer broke")
+    running.parts.llm.tokenizer.encode_chat = encode
+    assert words(running.answer("a", "again", response="r2")) == "You said again."
