@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 import av
 import numpy as np
 import soxr
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from omni.errors import MediaError
 from omni.types import AudioChunk, ImageFrame, Pcm, Pixels
@@ -228,7 +228,12 @@ def load_image(
         except MediaError:
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise _too_many_pixels(name, "far too many", max_pixels) from None
+            raise _too_many_pixels(name, f"more than {max_pixels}", max_pixels) from None
+        except UnidentifiedImageError:
+            raise MediaError(
+                f"{name} is damaged or not a picture in a known format; "
+                "send a complete JPEG, PNG or WebP file"
+            ) from None
         # Pillow's parsers raise nearly anything on broken data.
         except Exception as error:
             raise MediaError(

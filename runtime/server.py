@@ -99,6 +99,7 @@ class Hub:
             self.config.defaults,
             model=self.engine.parts.llm.name,
             voices=self.engine.parts.voice.capabilities.voices,
+            languages=self.engine.parts.hearing.capabilities.languages,
         )
         self.config = replace(self.config, defaults=defaults)
 

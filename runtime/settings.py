@@ -18,7 +18,7 @@ from runtime.wire import WIRE_RATE, check
 
 INSTRUCTIONS = (
     "You are Omni, a friendly voice assistant. Answer in one or two short spoken sentences, in the "
-    "same language as the user. Words in [brackets] are what your camera shows you right now."
+    "same language as the user."
 )
 """Short on purpose: every word more cost the small default model right answers."""
 
@@ -37,6 +37,8 @@ class Defaults:
     transcriber: str = "whisper-base"
     voice: str = "auto"
     voices: tuple[str, ...] = ()
+    languages: frozenset[str] = frozenset()
+    """Those that are heard, ISO 639-1; empty: any."""
     instructions: str = INSTRUCTIONS
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.3, top_p=0.9))
 
@@ -245,6 +247,13 @@ def _check_session(merged: dict[str, Any], change: Mapping[str, Any], defaults: 
             "tools are not available in this version; send an empty list",
             param="session.tools",
             code="unsupported",
+        )
+    language = (audio["input"].get("transcription") or {}).get("language")
+    if language and defaults.languages and language.split("-")[0] not in defaults.languages:
+        raise InputError(
+            f"the language {language!r} is not heard here; send an ISO 639-1 code such as 'en', or "
+            "null to have it detected",
+            param="session.audio.input.transcription.language",
         )
     _check_voice(audio["output"].get("voice"), defaults, "session.audio.output.voice")
     _bounded(audio["output"].get("speed"), SPEED, "session.audio.output.speed")

@@ -31,7 +31,9 @@ class Talk:
         counter = itertools.count(1)
         self.clock = Clock()
         self.machine = Conversation(
-            Defaults(voices=("heart",)), clock=self.clock, new_id=lambda p: f"{p}_{next(counter)}"
+            Defaults(voices=("heart",), languages=frozenset({"en", "zh"})),
+            clock=self.clock,
+            new_id=lambda p: f"{p}_{next(counter)}",
         )
         self.events: list[dict] = []
         self.commands: list[ev.Command] = []
@@ -515,6 +517,7 @@ def test_a_session_update_merges_and_null_clears():
         ('{"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}}}', "session.audio.input.format", "24000"),  # noqa: E501
         ('{"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"type": "magic"}}}}}', "session.audio.input.turn_detection.type", "server_vad"),  # noqa: E501
         ('{"type": "session.update", "session": {"audio": {"output": {"voice": "nobody"}}}}', "session.audio.output.voice", "heart"),  # noqa: E501
+        ('{"type": "session.update", "session": {"audio": {"input": {"transcription": {"language": "xx"}}}}}', "session.audio.input.transcription.language", "ISO 639-1"),  # noqa: E501
         ('{"type": "session.update"}', "session", "needs"),
         ('{"type": "session.update", "session": 3}', "session", "object"),
         ('{"type": "dance"}', "type", "unknown event"),
