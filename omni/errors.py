@@ -8,7 +8,9 @@
     ├── WeightsError          a weight file cannot be had or is not what it should be
     ├── MissingExtraError     an optional dependency is not installed
     ├── BusyError             the machine is full; try again later
-    └── ConnectionClosedError the other side of a session is gone
+    ├── ConnectionClosedError the other side of a session is gone
+    ├── OmniServerError       the server refused something (omni.client)
+    └── OmniTimeoutError      the server took too long (omni.client)
 
 A message says what was wrong, what was expected and what to do.
 """

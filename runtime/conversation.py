@@ -16,10 +16,10 @@ from typing import Any
 from omni import events as ev
 from omni.errors import InputError
 from omni.types import AudioChunk, Message, Span
+from runtime.hearing import Hearing
 from runtime.items import Item, Part, check_item
 from runtime.response import Response
 from runtime.settings import Defaults, Settings
-from runtime.turns import Paused, Resumed, SpeechStarted, SpeechStopped, TurnEvent, TurnTaker
 from runtime.wire import (
     WIRE_RATE,
     Event,
@@ -31,9 +31,6 @@ from runtime.wire import (
 )
 
 Effect = Event | ev.Command
-MAX_BUFFER = 600.0
-"""Seconds of sound that may wait uncommitted."""
-MIN_COMMIT = 0.1
 
 
 def random_id(prefix: str) -> str:
@@ -58,19 +55,11 @@ class Conversation:
         self.settings = Settings(self.id, defaults)
         self.items: list[Item] = []
         self._conversation_id = new_id("conv")
-        self._clock = clock
-        self._new_id = new_id
+        self.clock = clock
+        self.new_id = new_id
         self._out: list[Effect] = []
         self._keys = itertools.count()
-        self._turns: TurnTaker | None = None
-        self._follow_detection()
-        self._position = 0.0
-        self._received_at = 0.0
-        self._buffer_start = 0.0
-        self._discarded = 0.0
-        self._turn_item = ""
-        self._turn_keys: dict[int, str] = {}
-        self._heard: dict[str, Span] = {}
+        self._hearing = Hearing(self)
         self._frame: Part | None = None
         self._waiting: dict[str, tuple[Item | None, Part]] = {}
         self._stamps: dict[str, dict[str, float]] = {}
@@ -90,8 +79,8 @@ class Conversation:
 
     def open(self) -> list[Effect]:
         """The first events of the session."""
-        self._send("session.created", session=self.settings.wire)
-        self._prepare(None)
+        self.send("session.created", session=self.settings.wire)
+        self.read_ahead()
         return self._drain()
 
     def receive(self, text: str | bytes) -> list[Effect]:
@@ -113,12 +102,13 @@ class Conversation:
         """Take one event of the engine."""
         match event:
             case ev.VoiceActivity():
-                self._on_voice(event)
+                self._hearing.voice(event)
             case ev.TurnJudged():
-                self._on_judged(event)
+                self._hearing.judged(event)
             case ev.Transcribed():
-                spoken = event.transcript.text
-                self._resolve(event.key, Span("audio", spoken), event.at)
+                transcript = event.transcript
+                span = Span("audio", transcript.text, times=(0.0, transcript.seconds))
+                self._resolve(event.key, span, event.at)
             case ev.Seen():
                 self._resolve(event.key, event.span, event.at)
             case ev.InputFailed():
@@ -131,173 +121,61 @@ class Conversation:
         out, self._out = self._out, []
         return out
 
-    def _send(self, kind: str, **fields: Any) -> None:
-        self._out.append({"type": kind, "event_id": self._new_id("event"), **fields})
+    def send(self, kind: str, **fields: object) -> None:
+        """See `Host`."""
+        self._out.append({"type": kind, "event_id": self.new_id("event"), **fields})
 
     def _refuse(self, error: InputError, event_id: str | None) -> None:
-        self._out.append({**error_event(error, event_id), "event_id": self._new_id("event")})
+        self._out.append({**error_event(error, event_id), "event_id": self.new_id("event")})
 
-    def _do(self, command: ev.Command) -> None:
+    def do(self, command: ev.Command) -> None:
+        """See `Host`."""
         self._out.append(command)
 
     # Settings
 
     def _on_session_update(self, event: Event) -> None:
         self.settings.update(event["session"], voice_fixed=self._spoke)
-        self._follow_detection()
-        self._send("session.updated", session=self.settings.wire)
+        self._hearing.follow_settings()
+        self.send("session.updated", session=self.settings.wire)
         if self._response is None:
-            self._prepare(None)
-
-    def _follow_detection(self) -> None:
-        detection = self.settings.turn_detection
-        if detection is None:
-            self._turns = None
-        elif self._turns is None:
-            self._turns = TurnTaker(detection)
-        else:
-            self._turns.detection = detection
+            self.read_ahead()
 
     # The user's sound
 
     def _on_append(self, event: Event) -> None:
-        chunk = decode_audio(event["audio"])
-        if self._position + chunk.seconds - self._buffer_start > MAX_BUFFER:
-            raise InputError(
-                f"more than {MAX_BUFFER:.0f} s of sound wait uncommitted; send "
-                "input_audio_buffer.commit or input_audio_buffer.clear",
-                param="audio",
-                code="input_audio_buffer_full",
-            )
-        self._position += chunk.seconds
-        self._received_at = self._clock()
-        if len(chunk.pcm):
-            self._do(ev.Append(chunk))
+        self._hearing.append(decode_audio(event["audio"]))
 
     def _on_commit(self, _: Event) -> None:
-        begin, end = self._buffer_start, self._position
-        if end - begin < MIN_COMMIT:
-            raise InputError(
-                f"the input audio buffer holds {(end - begin) * 1000:.0f} ms; append at least "
-                f"{MIN_COMMIT * 1000:.0f} ms before committing",
-                code="input_audio_buffer_commit_empty",
-            )
-        item_id = self._turn_item or self._new_id("item")
-        stamps = self._stamps.setdefault(item_id, {})
-        stamps["speech_end"] = stamps["turn_end"] = self._clock()
-        self._finish_turn(item_id, begin, end, None)
+        self._hearing.commit()
 
     def _on_clear(self, _: Event) -> None:
-        self._forget_turn()
-        self._buffer_start = self._position
-        self._discard(self._position)
-        self._send("input_audio_buffer.cleared")
+        self._hearing.clear()
+        self.send("input_audio_buffer.cleared")
         self._go_on()
 
-    def _forget_turn(self) -> None:
-        if self._turns is not None:
-            self._turns.reset()
-        self._turn_item = ""
-        self._turn_keys.clear()
+    def stamps(self, item_id: str) -> dict[str, float]:
+        """See `Host`."""
+        return self._stamps.setdefault(item_id, {})
 
-    def _discard(self, before: float) -> None:
-        if before > self._discarded:
-            self._discarded = before
-            self._do(ev.Discard(before))
-
-    def _on_voice(self, event: ev.VoiceActivity) -> None:
-        if self._turns is None:
-            return
-        count = len(event.probabilities)
-        for index, probability in enumerate(event.probabilities):
-            end = event.end - (count - 1 - index) * event.step
-            for turn in self._turns.feed(probability, end, event.step):
-                self._on_turn(turn, end)
-        if not self._turns.speaking:
-            keep = self._turns.detection.prefix_padding + 1.0
-            self._buffer_start = max(self._buffer_start, event.end - keep)
-            if self._buffer_start - self._discarded > 1.0:
-                self._discard(self._buffer_start)
-
-    def _on_judged(self, event: ev.TurnJudged) -> None:
-        item, _, pause = event.key.rpartition(":")
-        if self._turns is None or item != self._turn_item:
-            return
-        for turn in self._turns.judged(int(pause), event.probability, self._position):
-            self._on_turn(turn, self._position)
-
-    def _on_turn(self, turn: TurnEvent, now: float) -> None:
-        match turn:
-            case SpeechStarted(start):
-                self._on_speech_started(start)
-            case Paused(start, end, pause, again):
-                self._on_pause(start, end, pause, again)
-            case Resumed(pause):
-                key = self._turn_keys.pop(pause, "")
-                self._do(ev.Forget((key, f"{self._turn_item}:{pause}")))
-            case SpeechStopped(start, end, pause):
-                self._on_speech_stopped(start, end, now, pause)
-
-    def _on_speech_started(self, start: float) -> None:
-        assert self._turns is not None
-        self._turn_item = self._new_id("item")
-        self._send(
-            "input_audio_buffer.speech_started",
-            audio_start_ms=round(start * 1000),
-            item_id=self._turn_item,
-        )
-        if self._turns.detection.interrupt_response:
-            self._note_interruption()
-            if self._response is not None:
-                self._cancel("turn_detected")
-
-    def _on_pause(self, start: float, end: float, pause: int, again: bool) -> None:
-        assert self._turns is not None
-        stamps = self._stamps.setdefault(self._turn_item, {})
-        if not again:
-            stamps["silence"] = self._clock()
-        if self._turns.detection.kind == "semantic_vad":
-            self._do(ev.JudgeTurn(f"{self._turn_item}:{pause}", start, end))
-        if not again:
-            self._listen(start, end, pause)
-
-    def _listen(self, start: float, end: float, pause: int) -> str:
-        """Transcribe the turn up to a pause, before it is certain that the turn is over."""
-        key = self._turn_keys[pause] = f"{self._turn_item}/{pause}"
-        self._do(ev.Transcribe(key, start, end, language=self.settings.language))
-        return key
-
-    def _on_speech_stopped(self, start: float, end: float, now: float, pause: int) -> None:
-        assert self._turns is not None
-        item_id = self._turn_item
-        stamps = self._stamps.setdefault(item_id, {})
-        stamps["speech_end"] = self._received_at - (self._position - end)
-        stamps["turn_end"] = self._clock()
-        self._send(
-            "input_audio_buffer.speech_stopped", audio_end_ms=round(end * 1000), item_id=item_id
-        )
-        if self._turns.detection.create_response:
+    def take_turn(self, item_id: str, key: str, heard: Span | None, *, answer: bool) -> None:
+        """See `Host`."""
+        if answer:
             self._unanswered.append(item_id)
-        self._finish_turn(item_id, start, now, pause)
-
-    def _finish_turn(self, item_id: str, start: float, end: float, pause: int | None) -> None:
-        """Make the turn an item; its transcript may be there already, on its way, or not asked."""
         previous = self.items[-1].id if self.items else None
-        self._send("input_audio_buffer.committed", item_id=item_id, previous_item_id=previous)
-        key = self._turn_keys.get(pause) if pause is not None else None
-        if key is None:
-            self._turn_item = item_id
-            key = self._listen(start, end, pause if pause is not None else -1)
+        self.send("input_audio_buffer.committed", item_id=item_id, previous_item_id=previous)
         part = Part("input_audio", key=key)
         item = Item(item_id, "user", [part])
         self._waiting[key] = (item, part)
         self._add_item(item, len(self.items))
-        self._forget_turn()
-        self._buffer_start = end
-        self._discard(end)
-        if key in self._heard:
-            self._resolve(key, self._heard[key], None)
-        self._heard.clear()
+        if heard is not None:
+            self._resolve(key, heard, None)
+
+    def interrupt(self) -> None:
+        """See `Host`."""
+        self._note_interruption()
+        if self._response is not None:
+            self._cancel("turn_detected")
 
     # The user's pictures and typed words
 
@@ -306,7 +184,7 @@ class Conversation:
         # Only the latest frame counts: it shows what the user talks about.
         if self._frame is not None and self._frame.key is not None:
             self._waiting.pop(self._frame.key, None)
-            self._do(ev.Forget((self._frame.key,)))
+            self.do(ev.Forget((self._frame.key,)))
         self._frame = part
 
     def _image_part(self, data: bytes, item: Item | None = None) -> Part:
@@ -315,7 +193,7 @@ class Conversation:
         part = Part("input_image", key=f"image/{next(self._keys)}")
         assert part.key is not None
         self._waiting[part.key] = (item, part)
-        self._do(ev.See(part.key, data))
+        self.do(ev.See(part.key, data))
         return part
 
     def _on_item_create(self, event: Event) -> None:
@@ -336,7 +214,7 @@ class Conversation:
                 media[index] = decode_data_url(part["image_url"], f"{where}.image_url")
             elif part["type"] == "input_audio":
                 media[index] = decode_audio(part["audio"], f"{where}.audio")
-        item = Item(data.get("id") or self._new_id("item"), data["role"])
+        item = Item(data.get("id") or self.new_id("item"), data["role"])
         for index, part in enumerate(data["content"]):
             medium = media.get(index)
             if isinstance(medium, bytes):
@@ -345,7 +223,7 @@ class Conversation:
                 key = f"audio/{next(self._keys)}"
                 item.parts.append(Part("input_audio", key=key))
                 self._waiting[key] = (item, item.parts[-1])
-                self._do(ev.Transcribe(key, chunk=medium, language=self.settings.language))
+                self.do(ev.Transcribe(key, chunk=medium, language=self.settings.language))
             else:
                 item.parts.append(Part(part["type"], part.get("text") or part.get("transcript")))
         return item
@@ -376,9 +254,9 @@ class Conversation:
         previous = self.items[index - 1].id if index else None
         self.items.insert(index, item)
         wire = item.wire()
-        self._send("conversation.item.added", item=wire, previous_item_id=previous)
+        self.send("conversation.item.added", item=wire, previous_item_id=previous)
         if item.status != "in_progress":
-            self._send("conversation.item.done", item=wire, previous_item_id=previous)
+            self.send("conversation.item.done", item=wire, previous_item_id=previous)
 
     def _on_item_delete(self, event: Event) -> None:
         item = self._item(event["item_id"])
@@ -390,11 +268,11 @@ class Conversation:
         self.items.remove(item)
         if item.id in self._unanswered:
             self._unanswered.remove(item.id)
-        self._send("conversation.item.deleted", item_id=item.id)
+        self.send("conversation.item.deleted", item_id=item.id)
         self._go_on()
 
     def _on_item_retrieve(self, event: Event) -> None:
-        self._send("conversation.item.retrieved", item=self._item(event["item_id"]).wire())
+        self.send("conversation.item.retrieved", item=self._item(event["item_id"]).wire())
 
     def _on_item_truncate(self, event: Event) -> None:
         item = self._item(event["item_id"])
@@ -414,7 +292,7 @@ class Conversation:
         item.parts[0].text = item.heard_until(samples)
         # The client knows better than any estimate.
         item.cut = item.playing_since = None
-        self._send(
+        self.send(
             "conversation.item.truncated",
             item_id=item.id,
             content_index=0,
@@ -425,11 +303,7 @@ class Conversation:
 
     def _resolve(self, key: str, span: Span, at: float | None) -> None:
         if key not in self._waiting:
-            if key in self._turn_keys.values():
-                # The transcript of a pause that has not become the end of the turn (yet).
-                self._heard[key] = span
-                self._stamps.setdefault(self._turn_item, {})["transcript"] = at or self._clock()
-                self._prepare(span)
+            self._hearing.transcribed(key, span, at or self.clock())
             return
         item, part = self._waiting.pop(key)
         part.key, part.span = None, span
@@ -448,18 +322,20 @@ class Conversation:
             return
         where = {"item_id": item.id, "content_index": item.parts.index(part)}
         kind = "conversation.item.input_audio_transcription"
+        seconds = part.span.times[1] if part.span is not None and part.span.times else 0.0
         if part.text:
-            self._send(f"{kind}.delta", **where, delta=part.text)
-        self._send(
+            self.send(f"{kind}.delta", **where, delta=part.text)
+        self.send(
             f"{kind}.completed",
             **where,
             transcript=part.text,
-            usage={"type": "duration", "seconds": 0.0},
+            usage={"type": "duration", "seconds": round(seconds, 3)},
         )
 
     def _on_failed(self, event: ev.InputFailed) -> None:
         waiting = self._waiting.pop(event.key, None)
         if waiting is None:
+            self._hearing.failed(event.key)
             return
         item, part = waiting
         part.key = None
@@ -467,7 +343,7 @@ class Conversation:
         if part is self._frame:
             self._frame = None
         if part.kind == "input_audio" and item is not None:
-            self._send(
+            self.send(
                 "conversation.item.input_audio_transcription.failed",
                 item_id=item.id,
                 content_index=item.parts.index(part),
@@ -486,10 +362,9 @@ class Conversation:
         said = (item.message() for item in items)
         return tuple([*head, *(message for message in said if message is not None)])
 
-    def _prepare(self, heard: Span | None) -> None:
-        """Let the engine read ahead: the conversation, and what the user seems to have said."""
-        detection = self.settings.turn_detection
-        if self._response is not None or (heard is not None and not detection):
+    def read_ahead(self, heard: Span | None = None) -> None:
+        """Let the engine read the conversation, and what the user seems to have said."""
+        if self._response is not None:
             return
         items = list(self.items)
         if heard is not None:
@@ -498,7 +373,7 @@ class Conversation:
                 parts.insert(0, self._frame)
             items.append(Item("", "user", parts))
         instructions = self.settings.wire["instructions"]
-        self._do(ev.Prepare(self._messages(items, instructions)))
+        self.do(ev.Prepare(self._messages(items, instructions)))
 
     def _on_response_create(self, event: Event) -> None:
         active = self._next or self._response
@@ -524,34 +399,32 @@ class Conversation:
                 for index, data in enumerate(change["input"])
             ]
         last_user = next((i for i in reversed(self.items) if i.role == "user"), None)
-        stamps = {"request": self._clock()}
+        stamps = {"request": self.clock()}
         if last_user is not None and last_user.id in self._stamps:
             stamps = self._stamps.pop(last_user.id) | stamps
-        response = Response(self._new_id("resp"), settings, self._new_item(), context, stamps)
+        response = Response(self.new_id("resp"), settings, self._new_item(), context, stamps)
         if self._response is None:
             self._begin(response)
         else:
             self._next = response
 
     def _new_item(self) -> Item:
-        return Item(self._new_id("item"), "assistant", [], "in_progress")
+        return Item(self.new_id("item"), "assistant", [], "in_progress")
 
     def _begin(self, response: Response) -> None:
         self._response = response
         self._unanswered.clear()
-        self._send("response.created", response=response.wire(self._conversation_id))
+        self.send("response.created", response=response.wire(self._conversation_id))
         self._go_on()
 
     def _go_on(self) -> None:
         """Start what was waiting for a transcript or a picture."""
         if self._response is None and self._unanswered:
             item_id = self._unanswered[-1]
-            if not self._user_goes_on and all(item.ready for item in self.items):
+            if not self._hearing.user_goes_on and all(item.ready for item in self.items):
                 settings = self.settings.response({})
                 stamps = self._stamps.pop(item_id, {})
-                self._begin(
-                    Response(self._new_id("resp"), settings, self._new_item(), None, stamps)
-                )
+                self._begin(Response(self.new_id("resp"), settings, self._new_item(), None, stamps))
             return
         response = self._response
         if response is None or response.started or response.cancelled is not None:
@@ -560,7 +433,7 @@ class Conversation:
         if all(item.ready for item in items):
             response.started = True
             settings = response.settings
-            self._do(
+            self.do(
                 ev.Start(
                     response.id,
                     self._messages(items, settings.instructions),
@@ -570,12 +443,6 @@ class Conversation:
                     speed=settings.speed,
                 )
             )
-
-    @property
-    def _user_goes_on(self) -> bool:
-        """Whether the user speaks, so that an answer now would be spoken into their words."""
-        turns = self._turns
-        return turns is not None and turns.speaking and turns.detection.interrupt_response
 
     def _on_response_cancel(self, event: Event) -> None:
         wanted = event.get("response_id")
@@ -592,9 +459,9 @@ class Conversation:
         following, self._next = self._next, None
         if following is not None:
             following.cancelled = reason
-            self._send("response.created", response=following.wire(self._conversation_id))
+            self.send("response.created", response=following.wire(self._conversation_id))
             following.finish("cancelled", None, None)
-            self._send("response.done", response=following.wire(self._conversation_id))
+            self.send("response.done", response=following.wire(self._conversation_id))
             return
         response = self._response
         assert response is not None
@@ -603,7 +470,7 @@ class Conversation:
         response.cancelled = reason
         if response.started:
             # The engine's last word brings the usage; until then its output is dropped.
-            self._do(ev.Cancel(response.id))
+            self.do(ev.Cancel(response.id))
         else:
             self._end(response, "cancelled", None, None)
 
@@ -612,7 +479,7 @@ class Conversation:
         for item in reversed(self.items):
             if item.role == "assistant":
                 if item.spoken and item.playing_since is not None:
-                    heard = (self._clock() - item.playing_since) * WIRE_RATE
+                    heard = (self.clock() - item.playing_since) * WIRE_RATE
                     if heard < item.samples:
                         item.cut = item.heard_until(int(heard))
                 return
@@ -633,7 +500,7 @@ class Conversation:
             case ev.TextDelta(_, text, at):
                 response.mark("first_token", at)
                 response.item.parts[0].text = (response.item.parts[0].text or "") + text
-                self._send(
+                self.send(
                     f"{response.text_kind}.delta", **response.where, content_index=0, delta=text
                 )
             case ev.ClauseReady(_, _, at):
@@ -642,7 +509,7 @@ class Conversation:
                 self._spoke = True
                 response.mark("first_audio", event.at)
                 response.hear(event)
-                self._send(
+                self.send(
                     "response.output_audio.delta",
                     **response.where,
                     content_index=0,
@@ -658,7 +525,7 @@ class Conversation:
             return
         item = response.item
         head = {"response_id": response.id, "output_index": 0}
-        self._send("response.output_item.added", **head, item=item.wire())
+        self.send("response.output_item.added", **head, item=item.wire())
         if response.settings.in_conversation:
             self._add_item(item, len(self.items))
         item.parts.append(Part("output_audio" if response.settings.speak else "output_text", ""))
@@ -670,7 +537,7 @@ class Conversation:
                 "text": "",
             }
         )
-        self._send("response.content_part.added", **response.where, content_index=0, part=part)
+        self.send("response.content_part.added", **response.where, content_index=0, part=part)
 
     def _end(
         self, response: Response, status: str, done: ev.ResponseDone | None, error: str | None
@@ -682,14 +549,14 @@ class Conversation:
             text = item.parts[0].text or ""
             where = {**response.where, "content_index": 0}
             if response.settings.speak:
-                self._send("response.output_audio.done", **where)
-                self._send("response.output_audio_transcript.done", **where, transcript=text)
+                self.send("response.output_audio.done", **where)
+                self.send("response.output_audio_transcript.done", **where, transcript=text)
                 part = {"type": "audio", "transcript": text}
             else:
-                self._send("response.output_text.done", **where, text=text)
+                self.send("response.output_text.done", **where, text=text)
                 part = {"type": "text", "text": text}
-            self._send("response.content_part.done", **where, part=part)
-            self._send(
+            self.send("response.content_part.done", **where, part=part)
+            self.send(
                 "response.output_item.done",
                 response_id=response.id,
                 output_index=0,
@@ -698,17 +565,17 @@ class Conversation:
             if item in self.items:
                 index = self.items.index(item)
                 previous = self.items[index - 1].id if index else None
-                self._send("conversation.item.done", item=item.wire(), previous_item_id=previous)
+                self.send("conversation.item.done", item=item.wire(), previous_item_id=previous)
         response.finish(status, done, error)
         self._response = None
-        self._send("response.done", response=response.wire(self._conversation_id))
+        self.send("response.done", response=response.wire(self._conversation_id))
         if self._next is not None:
             following, self._next = self._next, None
             self._begin(following)
             return
         self._go_on()
         if self._response is None:
-            self._prepare(None)
+            self.read_ahead()
 
     _HANDLERS: dict[str, Callable[[Conversation, Event], None]] = {  # noqa: RUF012
         "session.update": _on_session_update,

@@ -228,6 +228,19 @@ def test_the_transcript_of_the_pause_is_used_when_the_turn_ends_there():
     assert len([c for c in talk.commands if isinstance(c, ev.Transcribe)]) == asked
 
 
+def test_a_transcript_that_could_not_be_made_ahead_is_asked_for_again():
+    talk = Talk()
+    talk.sound(0.9, 1.0)
+    talk.sound(0.01, 0.13)
+    first = talk.last(ev.Transcribe)
+    talk.engine(ev.InputFailed(first.key, "no luck", talk.clock.now))
+    talk.engine(ev.TurnJudged(talk.last(ev.JudgeTurn).key, 0.9, talk.clock.now))
+    talk.sound(0.01, 0.25)
+    assert talk.last(ev.Transcribe) is not first
+    talk.hear("Hello?")
+    assert read(talk.last(ev.Start)) == [("user", "Hello?")]
+
+
 def test_speaking_over_the_answer_cancels_it_and_drops_what_comes_late():
     talk = Talk()
     talk.turn("Tell me a story.")
