@@ -43,17 +43,13 @@ def plain_colour(pixels: Pixels) -> str | None:
 
 
 def tones(pixels: Pixels) -> str:
-    """A sentence on the main colours, and on brightness where it is out of the ordinary."""
+    """A few words on the main colours, and on brightness where it is out of the ordinary."""
     small = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BOX), np.float32)
     counts = Counter(_names(small)).most_common(2)
     main = [name for name, count in counts if count >= 200]
-    words = (
-        f"Its main colours are {' and '.join(main)}"
-        if len(main) > 1
-        else (f"Its main colour is {main[0]}" if main else "It has many colours")
-    )
+    words = f"mostly {' and '.join(main)}" if main else "in many colours"
     light = float(small.mean())
-    return words + (", and it is very dark" if light < 30 else "")
+    return words + (", very dark" if light < 30 else "")
 
 
 def _names(small: Pixels | np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> list[str]:

@@ -60,7 +60,7 @@ class EfficientNetEncoder:
         )
 
     def encode(self, frames: Sequence[ImageFrame]) -> list[Span]:
-        """One span per frame: what it shows, in one or two English sentences."""
+        """One span per frame: what it shows, as an English phrase, how sure in parentheses."""
         return [
             Span("image", text=self._describe(frame.pixels, p), times=(frame.time, frame.time))
             for frame, p in zip(frames, self.probabilities(frames), strict=True)
@@ -80,24 +80,22 @@ class EfficientNetEncoder:
         return out
 
     def _describe(self, pixels: Pixels, probabilities: Floats) -> str:
-        height, width = pixels.shape[:2]
         colour = plain_colour(pixels)
         if colour:
-            return f"The picture is plain {colour} with nothing on it ({width} x {height} pixels)."
-        facts = f"{tones(pixels)} ({width} x {height} pixels)."
+            return f"nothing but plain {colour}"
         sums = np.bincount(self._group, weights=probabilities, minlength=len(self._names))
         best = int(sums.argmax())
-        seen = f"{self._noun(self._names[best])} ({sums[best]:.0%} sure"
+        noun, sure = self._noun(self._names[best]), f"({sums[best]:.0%} sure)"
         if sums[best] >= self.config.confident:
             members = np.flatnonzero(self._group == best)
             label = members[probabilities[members].argmax()]
             fine = self._labels[label]
             if fine != self._names[best] and probabilities[label] >= self.config.possible:
-                seen += f"; most likely {self._noun(fine)}"
-            return f"The picture shows {seen}). {facts}"
+                noun += f", most likely {self._noun(fine)}"
+            return f"{noun} {sure}; {tones(pixels)}"
         if sums[best] >= self.config.possible:
-            return f"The picture possibly shows {seen}); this is uncertain. {facts}"
-        return f"What the picture shows could not be recognised with confidence. {facts}"
+            return f"possibly {noun}, but this is uncertain {sure}; {tones(pixels)}"
+        return f"something that could not be recognised with confidence; {tones(pixels)}"
 
     def _noun(self, name: str) -> str:
         if name in self._no_article:

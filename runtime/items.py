@@ -14,6 +14,14 @@ Role = Literal["system", "user", "assistant"]
 _WORD = re.compile(r"\S+\s*")
 
 
+_ASIDE = re.compile(r" \([^)]*\)")
+
+
+def picture_note(seen: str) -> str:
+    """What the LLM reads of a picture, without how sure that is: small models repeat figures."""
+    return f"[Your camera shows {_ASIDE.sub('', seen)}]"
+
+
 @dataclass
 class Part:
     """One content part. ``key`` names the work that is still to say what the medium holds."""
@@ -41,7 +49,7 @@ class Part:
         if self.kind == "input_image":
             if self.span is None:
                 return None
-            note = f"[You see {self.span.text}]" if self.span.text else None
+            note = picture_note(self.span.text) if self.span.text else None
             return Span("image", note, self.span.embeds, self.span.times)
         if self.kind == "input_audio":
             if self.span is not None and self.span.embeds is not None:

@@ -18,6 +18,7 @@ from omni.errors import InputError, OmniError
 from omni.types import AudioChunk, Message, Sampling, Span, Usage
 from runtime.assembly import Assembly
 from runtime.engine import Engine
+from runtime.items import picture_note
 from runtime.settings import INSTRUCTIONS
 from runtime.states import EAR_RATE
 
@@ -104,11 +105,11 @@ class Assistant:
         for image in images:
             span = parts.sight.encode([load_image(image)])[0]
             seen.append(span.text or "")
-            spans.append(Span("image", f"[You see {span.text}]"))
+            spans.append(Span("image", picture_note(span.text or "")))
         if video is not None:
             for span in describe(read_video(video), parts.sight, parts.hearing):
                 seen.append(span.text or "")
-                spans.append(Span("video", f"[In the clip: {span.text}]", times=span.times))
+                spans.append(Span("video", f"[The clip shows this. {span.text}]", times=span.times))
         if images or video is not None:
             timings["seen"] = time.monotonic() - began
         if audio is not None:

@@ -76,16 +76,18 @@ def words(encoder: EfficientNetEncoder, monkeypatch, **chances: float) -> str:
 
 def test_a_sure_label_is_named_with_its_everyday_word(seeded, monkeypatch) -> None:
     text = words(seeded, monkeypatch, tabby_cat=0.8, tiger_cat=0.15)
-    assert "shows a cat (95% sure; most likely a tabby cat)" in text
+    assert text.startswith("a cat, most likely a tabby cat (95% sure); ")
 
 
 def test_unsure_labels_of_one_kind_add_up(seeded, monkeypatch) -> None:
     text = words(seeded, monkeypatch, Beagle=0.2, pug=0.2, Whippet=0.2)
-    assert "shows a dog (60% sure)" in text
+    assert text.startswith("a dog (60% sure); ")
 
 
 def test_a_possibility_is_called_one(seeded, monkeypatch) -> None:
-    assert "possibly shows a banana" in words(seeded, monkeypatch, banana=0.4)
+    assert "possibly a banana, but this is uncertain (40% sure)" in words(
+        seeded, monkeypatch, banana=0.4
+    )
 
 
 def test_what_is_not_recognised_is_not_named(seeded, monkeypatch) -> None:
@@ -97,7 +99,7 @@ def test_what_is_not_recognised_is_not_named(seeded, monkeypatch) -> None:
 def test_a_plain_picture_is_described_by_its_colour(seeded) -> None:
     red = ImageFrame(np.full((50, 80, 3), (220, 20, 20), np.uint8))
     [span] = seeded.encode([red])
-    assert span.text == "The picture is plain red with nothing on it (80 x 50 pixels)."
+    assert span.text == "nothing but plain red"
 
 
 def test_each_frame_gets_one_span_with_its_time(seeded) -> None:
@@ -137,7 +139,7 @@ def test_the_main_colours_are_named() -> None:
     pixels[:, :40] = (30, 60, 220)
     pixels[:, 40:] = (250, 250, 250)
     assert plain_colour(pixels) is None
-    assert tones(pixels) == "Its main colours are blue and white"
+    assert tones(pixels) == "mostly blue and white"
 
 
 @pytest.mark.e2e
@@ -148,6 +150,6 @@ def test_the_real_weights_name_a_cat_and_a_cup() -> None:
     assert parity(path, 224) < 1e-4
     encoder = EfficientNetEncoder(path)
     cat, cup = encoder.encode([load_image(PHOTOS / "cat.jpg"), load_image(PHOTOS / "coffee.jpg")])
-    assert "shows a cat" in cat.text
-    assert "shows a cup" in cup.text
+    assert cat.text.startswith("a cat")
+    assert cup.text.startswith("a cup")
     assert "cup of coffee" in cup.text

@@ -367,8 +367,8 @@ def test_a_shown_picture_is_read_before_the_question():
     assert not any(isinstance(c, ev.Start) for c in talk.commands), "the picture is not seen yet"
     see = talk.last(ev.See)
     assert see.data == b"png"
-    talk.engine(ev.Seen(see.key, Span("image", "a cat"), talk.clock.now))
-    assert read(talk.last(ev.Start)) == [("user", "[You see a cat]\nWhat is this?")]
+    talk.engine(ev.Seen(see.key, Span("image", "a cat (99% sure)"), talk.clock.now))
+    assert read(talk.last(ev.Start)) == [("user", "[Your camera shows a cat]\nWhat is this?")]
 
 
 def test_the_latest_camera_frame_belongs_to_the_next_turn_only():
@@ -378,7 +378,7 @@ def test_the_latest_camera_frame_belongs_to_the_next_turn_only():
         see = talk.last(ev.See)
         talk.engine(ev.Seen(see.key, Span("image", f"a {name.decode()} cup"), talk.clock.now))
     talk.turn("What is this?")
-    assert read(talk.last(ev.Start)) == [("user", "[You see a new cup]\nWhat is this?")]
+    assert read(talk.last(ev.Start)) == [("user", "[Your camera shows a new cup]\nWhat is this?")]
     talk.answer("A cup.")
     talk.turn("Thanks.")
     assert read(talk.last(ev.Start))[-1] == ("user", "Thanks.")
