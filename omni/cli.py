@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as json_module
 import logging
 import sys
@@ -218,6 +219,8 @@ def ask(
         raise OmniError("there is nothing to answer: give a question, --audio, --image or --video")
     if speak is not None and (speak.is_dir() or not speak.parent.is_dir()):
         raise OmniError(f"cannot write to {speak}; --speak takes a file in a directory that exists")
+    from rich.console import Console
+
     from encoders.media import write_wav
     from omni.types import Sampling
     from omni.weights import ensure_all
@@ -227,7 +230,9 @@ def ask(
     check_files(audio, image or (), video)
     assembly = Assembly(model, device, quantization, context, threads)
     ensure_all(assembly.weights)
-    with Assistant(assembly) as assistant:
+    with contextlib.ExitStack() as stack:
+        with Console(stderr=True).status("Loading the models …"):
+            assistant = stack.enter_context(Assistant(assembly))
         answer = assistant.ask(
             question,
             audio=audio,

@@ -55,12 +55,13 @@ class Engine:
         self._mouth = Worker("mouth", self._speak)
         self._device = Device(parts, lambda answer, what: self._mouth.put((answer, what)))
 
-    def start(self) -> None:
+    def start(self, *, warm_up: bool = True) -> None:
         """Start the threads and warm every model up, so that the first turn is no slower."""
         self._device.start()
         self._ears.start()
         self._mouth.start()
-        self._device.call(self._warm_up)
+        if warm_up:
+            self._device.call(self._warm_up)
 
     def close(self) -> None:
         """Stop the threads after what they are doing; answers in progress get no more output."""

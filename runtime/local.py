@@ -67,7 +67,8 @@ class Assistant:
         self._count = 0
 
     def __enter__(self) -> Assistant:
-        self._engine.start()
+        # One question is answered sooner by models that load when they are needed.
+        self._engine.start(warm_up=False)
         self._engine.open("local", self._events.put)
         return self
 
