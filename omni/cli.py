@@ -15,6 +15,7 @@ import typer
 
 import omni
 from omni.errors import OmniError
+from omni.weights import DEFAULT_MODEL
 from omni.weights.commands import models_app
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ Origins = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")]
-DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 
 
 def _version(value: bool) -> None:

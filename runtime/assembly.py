@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from omni.types import AudioEncoder, ImageEncoder, SpeechDecoder
+from omni.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from encoders.turn import SmartTurn
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from omni.llm.model import LanguageModel
 
 log = logging.getLogger(__name__)
-
-DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 
 
 @dataclass(frozen=True)

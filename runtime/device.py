@@ -9,21 +9,21 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
-
-import numpy as np
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from decoders.text import IncrementalDetokenizer
 from encoders.media import load_image
 from omni import events as ev
 from omni.errors import InputError, OmniError
 from omni.llm.generate import BatchGenerator, Finished
-from omni.types import AudioChunk, Clause, Message, Sampling, Step, Usage
+from omni.types import AudioChunk, Clause, Message, Pcm, Sampling, Step, Usage
 from runtime.assembly import Parts
 from runtime.states import EAR_RATE, Answer, Job, Release, Session, now
 from runtime.worker import STOP
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 FIRST_SOUND = 0.05
 """Seconds for which decoding stands back while the first clause of an answer is spoken."""
@@ -53,21 +53,18 @@ class Device:
         """Take a job or a (session, command); never blocks."""
         self._inbox.put(job)
 
-    def call(self, function: Callable[[], None]) -> None:
-        """Run ``function`` on the thread and wait for it; its exception is raised here."""
-        done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    def call(self, function: Callable[[], T]) -> T:
+        """Run ``function`` on the thread and wait for what it returns or raises."""
+        future: Future[T] = Future()
 
         def run() -> None:
             try:
-                function()
+                future.set_result(function())
             except BaseException as error:
-                done.put(error)
-            else:
-                done.put(None)
+                future.set_exception(error)
 
         self._inbox.put(run)
-        if (error := done.get()) is not None:
-            raise error
+        return future.result()
 
     def stop(self) -> None:
         """Stop after the step in progress and wait for the thread."""
@@ -108,8 +105,6 @@ class Device:
         else:
             session, command = job
             match command:
-                case ev.See():
-                    self._urgent_see(session, command)
                 case ev.Forget(keys):
                     self._urgent = [
                         entry
@@ -126,35 +121,31 @@ class Device:
 
     # One-off work
 
-    def _urgent_see(self, session: Session, command: ev.See) -> None:
-        job = Job(2, session, command.key, np.frombuffer(command.data, np.uint8), "see")
-        heapq.heappush(self._urgent, (job.priority, next(self._order), job))
-
     def _do(self, job: Job) -> None:
         if job.session.closed:
             return
         try:
-            event = getattr(self, f"_{job.kind}")(job)
+            event = job.work()
         except OmniError as error:
             event = ev.InputFailed(job.key, str(error), now())
         except Exception as error:
-            log.exception("%s failed", job.kind)
+            log.exception("%s failed", job.key)
             event = ev.InputFailed(job.key, f"internal error: {error}", now())
         job.session.emit(event)
 
-    def _judge(self, job: Job) -> ev.OutputEvent:
-        probability = self._parts.turn.probability(job.pcm)
-        return ev.TurnJudged(job.key, probability, now())
+    def judge(self, key: str, pcm: Pcm) -> ev.OutputEvent:
+        """Ask the end-of-turn model about a turn (T,) at `EAR_RATE`. Only on the thread."""
+        return ev.TurnJudged(key, self._parts.turn.probability(pcm), now())
 
-    def _transcribe(self, job: Job) -> ev.OutputEvent:
+    def transcribe(self, key: str, pcm: Pcm, language: str | None) -> ev.OutputEvent:
+        """Say what was said in ``pcm`` (T,) at `EAR_RATE`. Only on the thread."""
         stream = self._parts.hearing.stream()
-        stream.feed(AudioChunk(job.pcm, EAR_RATE))
-        transcript = stream.transcribe(job.language)
-        return ev.Transcribed(job.key, transcript, now())
+        stream.feed(AudioChunk(pcm, EAR_RATE))
+        return ev.Transcribed(key, stream.transcribe(language), now())
 
-    def _see(self, job: Job) -> ev.OutputEvent:
-        frame = load_image(job.pcm.tobytes())
-        return ev.Seen(job.key, self._parts.sight.encode([frame])[0], now())
+    def see(self, key: str, data: bytes) -> ev.OutputEvent:
+        """Say what an encoded picture shows. Only on the thread. Raises `MediaError`."""
+        return ev.Seen(key, self._parts.sight.encode([load_image(data)])[0], now())
 
     # Generation
 

@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +31,7 @@ from runtime.states import EAR_RATE, Answer, Job, Listener, Release, Session, no
 from runtime.worker import Worker
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SPEECH_TAIL = 0.1
 """Seconds of silence that are left on a turn when it is transcribed."""
@@ -119,8 +123,14 @@ class Engine:
             case ev.Start():
                 session.answers[command.response_id] = Answer(session, command)
                 self._device.put((session, command))
+            case ev.See(key, data):
+                self._device.put(Job(2, session, key, partial(self._device.see, key, data)))
             case _:
                 self._device.put((session, command))
+
+    def on_device(self, function: Callable[[], T]) -> T:
+        """Run ``function`` on the device thread and wait for what it returns or raises."""
+        return self._device.call(function)
 
     def _warm_up(self) -> None:
         noise = np.random.default_rng(0).normal(0, 0.01, 2 * EAR_RATE).astype(np.float32)
@@ -149,10 +159,12 @@ class Engine:
             case ev.Forget():
                 self._device.put((session, command))
             case ev.JudgeTurn(key, start, end):
-                self._device.put(Job(0, session, key, session.slice(start, end), "judge"))
+                judge = partial(self._device.judge, key, session.slice(start, end))
+                self._device.put(Job(0, session, key, judge))
             case ev.Transcribe(key, start, end, chunk, language):
                 pcm = session.slice(start, end + SPEECH_TAIL) if chunk is None else _resample(chunk)
-                self._device.put(Job(1, session, key, pcm, "transcribe", language))
+                transcribe = partial(self._device.transcribe, key, pcm, language)
+                self._device.put(Job(1, session, key, transcribe))
 
     def _append(self, session: Session, chunk: AudioChunk) -> None:
         if session.resampler is None or session.resampler_rate != chunk.sample_rate:

@@ -7,6 +7,7 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -104,19 +105,22 @@ class Assistant:
         transcript = None
         parts = self._engine.parts
         for image in images:
-            span = parts.sight.encode([load_image(image)])[0]
+            frame = load_image(image)
+            [span] = self._engine.on_device(partial(parts.sight.encode, [frame]))
             seen.append(span.text or "")
             spans.append(Span("image", picture_note(span.text or "")))
         if video is not None:
-            for span in describe(read_video(video), parts.sight, parts.hearing):
+            clip = read_video(video)
+            told = partial(describe, clip, parts.sight, parts.hearing)
+            for span in self._engine.on_device(told):
                 seen.append(span.text or "")
                 spans.append(Span("video", f"[The clip shows this. {span.text}]", times=span.times))
         if images or video is not None:
             timings["seen"] = time.monotonic() - began
         if audio is not None:
-            transcript = parts.hearing.transcribe_long(
-                read_audio(audio, EAR_RATE, max_seconds=MAX_SECONDS)
-            ).text
+            recording = read_audio(audio, EAR_RATE, max_seconds=MAX_SECONDS)
+            heard = partial(parts.hearing.transcribe_long, recording)
+            transcript = self._engine.on_device(heard).text
             timings["transcript"] = time.monotonic() - began
             if transcript:
                 spans.append(Span("audio", transcript))

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from omni.errors import InputError
 from omni.types import Sampling
+from omni.weights import DEFAULT_MODEL
 from runtime.turns import TurnDetection
 from runtime.wire import WIRE_RATE, check
 
@@ -33,7 +34,7 @@ _OWN_FIELDS = {"temperature", "top_p", "seed"}
 class Defaults:
     """What a session starts with; ``omni serve`` sets it."""
 
-    model: str = "qwen2.5-coder-0.5b"
+    model: str = DEFAULT_MODEL
     transcriber: str = "whisper-base"
     voice: str = "auto"
     voices: tuple[str, ...] = ()

@@ -127,11 +127,9 @@ class Release:
 
 @dataclass(frozen=True)
 class Job:
-    """One-off work for the device; lower ``priority`` first."""
+    """One-off work for the device, lower ``priority`` first; what ``work`` returns is emitted."""
 
     priority: int
     session: Session
     key: str
-    pcm: Pcm
-    kind: str
-    language: str | None = None
+    work: Callable[[], ev.OutputEvent]

@@ -1,6 +1,8 @@
 """Helpers of the end-to-end tests."""
 
+import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 DATA = Path(__file__).parent / "data"
 
 
@@ -39,3 +42,28 @@ def start_server(log: Path, *options: str) -> tuple[subprocess.Popen, str]:
             process.kill()
             pytest.fail(f"the server did not start:\n{log.read_text()}")
         time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def chromium(*arguments: str):
+    """A headless Chromium with a fake microphone and camera; skips, in CI fails, without one."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM:
+        refuse = pytest.fail if os.environ.get("CI") else pytest.skip
+        refuse("no Chromium found; set CHROMIUM to its path")
+    with playwright.sync_playwright() as browsers:
+        browser = browsers.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
+                *arguments,
+            ],
+        )
+        yield browser
+        browser.close()

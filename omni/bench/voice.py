@@ -149,6 +149,7 @@ async def _turn(client: AsyncOmniClient, events: Any, text: str, clip: AudioChun
             seen.setdefault(event.type, event)
             if event.type == "conversation.item.input_audio_transcription.completed":
                 turn.heard = f"{turn.heard} {event.transcript}".strip()
+                seen[event.type] = event  # of a question in two parts, the last one counts
             elif event.type == "response.output_audio_transcript.delta":
                 words.append(event)
             elif event.type == "response.done" and event.response["status"] != "cancelled":
@@ -179,10 +180,10 @@ async def _turn(client: AsyncOmniClient, events: Any, text: str, clip: AudioChun
         turn.stages["silence"] = stamps["silence"] / 1000
     turn.onset = seen["input_audio_buffer.speech_started"].received - began
     turn.answer = "".join(event.delta for event in words)
-    tokens = done.response["usage"]["output_tokens"]
+    # A delta is a token, but for characters of several tokens.
     took = words[-1].received - words[0].received
-    if tokens > 8 and took > 0:
-        turn.tokens_per_second = (tokens - 2) / took
+    if len(words) > 5 and took > 0:
+        turn.tokens_per_second = (len(words) - 1) / took
     return turn
 
 

@@ -210,6 +210,9 @@ ENTRIES: tuple[Entry, ...] = (
     ),
 )
 
+DEFAULT_MODEL = "qwen2.5-coder-0.5b"
+"""The language model, unless another one is asked for."""
+
 CATALOG: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}
 
 DEFAULT_NAMES: tuple[str, ...] = tuple(entry.name for entry in ENTRIES if entry.default)

@@ -9,8 +9,6 @@ import contextlib
 import io
 import os
 import re
-import shutil
-import socket
 import threading
 import time
 import wave
@@ -25,6 +23,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from demo.app import STATIC, mount
+from support import chromium, free_port
 
 RATE = 24000
 QUESTION = "What is the capital of France?"
@@ -32,7 +31,6 @@ ANSWER = ["The capital ", "of France ", "is Paris, ", "a city on ", "the Seine."
 ANSWER_SECONDS = 4.0
 STAGES = {"silence": 110.0, "turn_end": 260.0, "transcript": 310.0, "first_token": 480.0}
 TIMINGS = {"speech_end": 0.0, **STAGES, "first_clause": 600.0, "first_audio": 640.0}
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class ScriptedServer:
@@ -195,12 +193,6 @@ def serving(app: FastAPI, port: int):
         thread.join()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def question(tmp_path_factory) -> Path:
     """Half a second of silence, 1.2 s of a tone, 1.8 s of silence: it repeats in the browser."""
@@ -217,23 +209,8 @@ def question(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(question):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM:
-        refuse = pytest.fail if os.environ.get("CI") else pytest.skip
-        refuse("no Chromium found; set CHROMIUM to its path")
-    with playwright.sync_playwright() as run:
-        browser = run.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--use-fake-device-for-media-stream",
-                "--use-fake-ui-for-media-stream",
-                f"--use-file-for-fake-audio-capture={question}",
-                "--disable-background-networking",
-            ],
-        )
+    with chromium(f"--use-file-for-fake-audio-capture={question}") as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

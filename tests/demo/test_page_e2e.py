@@ -1,17 +1,13 @@
 """The real page on the real server, in a real browser whose microphone plays a recording."""
 
-import os
-import shutil
-
 import numpy as np
 import pytest
 
 from encoders.media import Resampler, read_audio, write_wav
 from omni.types import AudioChunk
-from support import DATA
+from support import DATA, chromium
 
 pytestmark = pytest.mark.e2e
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -28,25 +24,10 @@ def microphone(tmp_path):
 
 @pytest.fixture
 def page(server, microphone):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM:
-        refuse = pytest.fail if os.environ.get("CI") else pytest.skip
-        refuse("no Chromium found; set CHROMIUM to its path")
-    with playwright.sync_playwright() as browsers:
-        browser = browsers.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-                "--autoplay-policy=no-user-gesture-required",
-                "--use-fake-device-for-media-stream",
-                "--use-fake-ui-for-media-stream",
-                f"--use-file-for-fake-audio-capture={microphone}%noloop",
-            ],
-        )
+    with chromium(
+        "--autoplay-policy=no-user-gesture-required",
+        f"--use-file-for-fake-audio-capture={microphone}%noloop",
+    ) as browser:
         page = browser.new_page()
         asked = []
         page.on("request", lambda request: asked.append(request.url))
@@ -55,7 +36,6 @@ def page(server, microphone):
         yield page
         foreign = [u for u in asked if not u.startswith((server, "data:", "blob:"))]
         assert not foreign, "the page works without any other host"
-        browser.close()
 
 
 def test_a_question_spoken_into_the_microphone_is_answered_on_the_page(page):
