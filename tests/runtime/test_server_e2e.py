@@ -125,22 +125,24 @@ async def test_speaking_over_the_answer_stops_it_and_the_next_answer_is_about_th
     server,
 ):
     async with talk_to(server) as client:
-        await client.send_text("Count from one to sixty, in words, one by one.")
+        # An answer that is still being generated when the user, one second later, speaks over it.
+        await client.update_session(instructions="You are a teller of long stories.")
+        await client.send_text("Tell me a long story about a fox, a crow and a cat.")
         await client.create_response()
         async with asyncio.timeout(60):
             async for event in client.events():
                 if event.type == "response.output_audio.delta":
                     break
-        counting = event.response_id
+        story = event.response_id
         events = await spoken_turn(client, load_audio(FRANCE), answers=2)
     done = [e for e in events if e.type == "response.done"]
-    assert done[0].response["id"] == counting
+    assert done[0].response["id"] == story
     assert done[0].response["status"] == "cancelled"
     assert done[0].response["status_details"]["reason"] == "turn_detected"
     started = [e.type for e in events].index("input_audio_buffer.speech_started")
     late = [e for e in events[started:] if e.type == "response.output_audio.delta"]
     assert late, "the new question was answered aloud"
-    assert all(e.response_id != counting for e in late)
+    assert all(e.response_id != story for e in late)
     assert "Paris" in said(events[events.index(done[0]) :])
 
 
