@@ -6,16 +6,22 @@ monotonic clock; positions named ``start`` and ``end`` are seconds of the sessio
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from omni.types import AudioChunk, Message, Sampling, Span, Transcript, Usage
+from omni.types import AudioChunk, Message, Sampling, Span, Tool, ToolUse, Transcript, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """More of the user's sound, at any rate; answered by `VoiceActivity`."""
+    """More of the user's sound, at any rate; answered by `VoiceActivity`.
+
+    ``noise_reduction`` says how far the microphone is, None leaves the sound as it is.
+    """
 
     chunk: AudioChunk
+    noise_reduction: Literal["near_field", "far_field"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +68,20 @@ class See:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Read ``messages`` ahead of a likely `Start`; nothing is answered."""
+    """Read ``messages`` ahead of a likely `Start` with these tools; nothing is answered."""
 
     messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Generate an answer to ``messages``; every event of it carries ``response_id``."""
+    """Generate an answer to ``messages``; every event of it carries ``response_id``.
+
+    ``schema`` is a JSON schema that the text of the answer has to follow. When the prompt is too
+    long, the oldest turns are dropped until ``keep_ratio`` of the context is left, so that the next
+    turns find their prefix in the cache; with ``keep_ratio`` None the answer fails instead.
+    """
 
     response_id: str
     messages: tuple[Message, ...]
@@ -77,6 +89,11 @@ class Start:
     speak: bool = True
     voice: str | None = None
     speed: float = 1.0
+    tools: ToolUse = field(default_factory=ToolUse)
+    schema: Mapping[str, Any] | None = None
+    keep_ratio: float | None = 1.0
+    context_limit: int | None = None
+    """Tokens of the conversation, the instructions left out, that the prompt may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +162,39 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallStarted:
+    """The answer calls the tool ``name``; ``index`` counts the calls of the answer from 0.
+
+    It comes when all sound of the words before it is out, and the words after it come after it.
+    """
+
+    response_id: str
+    index: int
+    name: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """More of the JSON text of the call's arguments."""
+
+    response_id: str
+    index: int
+    delta: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallEnded:
+    """The call is complete: ``arguments`` is JSON text that is valid for the tool's schema."""
+
+    response_id: str
+    index: int
+    arguments: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class ClauseReady:
     """A clause of the answer is complete and goes to the voice."""
 
@@ -191,6 +241,9 @@ OutputEvent = (
     | Seen
     | InputFailed
     | TextDelta
+    | ToolCallStarted
+    | ToolCallDelta
+    | ToolCallEnded
     | ClauseReady
     | AudioDelta
     | VoiceMissing

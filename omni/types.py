@@ -6,9 +6,9 @@ T time, H height, W width, D width of the LLM, B sequences in a batch, V vocabul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,11 +96,48 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the LLM may call; ``parameters`` is the JSON schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the LLM made; ``arguments`` is JSON text, ``id`` pairs it with its output."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """Which tools an answer may use and whether it must.
+
+    "required" with ``name``: exactly that tool. Not ``parallel``: at most one call in an answer.
+    """
+
+    tools: tuple[Tool, ...] = ()
+    choice: Literal["auto", "none", "required"] = "auto"
+    name: str | None = None
+    parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One message of the conversation as the LLM reads it."""
+    """One message of the conversation as the LLM reads it.
+
+    An assistant's message may hold ``tool_calls`` after its words; a message of the role "tool" is
+    the output of the call ``call_id``.
+    """
 
     role: Literal["system", "user", "assistant", "tool"]
     parts: tuple[str | Span, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    call_id: str | None = None
 
     @property
     def text(self) -> str:
@@ -125,12 +162,16 @@ class Usage:
     """Tokens that a response read (of which ``cached`` from the KV cache) and wrote.
 
     ``dropped_messages`` counts the oldest messages that no longer fitted into the context.
+    ``audio_tokens`` and ``image_tokens`` are those of the input that stand for sound and pictures;
+    the rest is text.
     """
 
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
     dropped_messages: int = 0
+    audio_tokens: int = 0
+    image_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
