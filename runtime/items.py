@@ -1,19 +1,20 @@
-"""The items of a conversation: messages with their parts, and what of them was really heard."""
+"""The items of a conversation: messages, tool calls and their outputs, and what was really heard."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from omni.errors import InputError
-from omni.types import Message, Span
+from omni.types import Message, Span, ToolCall
 from runtime.wire import Event
 
 Role = Literal["system", "user", "assistant"]
+Kind = Literal["message", "function_call", "function_call_output"]
+Status = Literal["in_progress", "completed", "incomplete"]
 _WORD = re.compile(r"\S+\s*")
-
-
 _ASIDE = re.compile(r" \([^)]*\)")
 
 
@@ -24,12 +25,17 @@ def picture_note(seen: str) -> str:
 
 @dataclass
 class Part:
-    """One content part. ``key`` names the work that is still to say what the medium holds."""
+    """One content part.
+
+    ``key`` names the work that is still to say what the medium holds, ``media`` the file in which
+    the medium is kept. Of sound, ``text`` is the transcript.
+    """
 
     kind: Literal["input_text", "input_audio", "input_image", "output_text", "output_audio"]
     text: str | None = None
     span: Span | None = None
     key: str | None = None
+    media: str | None = None
 
     @property
     def ready(self) -> bool:
@@ -51,11 +57,31 @@ class Part:
                 return None
             note = picture_note(self.span.text) if self.span.text else None
             return Span("image", note, self.span.embeds, self.span.times)
-        if self.kind == "input_audio":
-            if self.span is not None and self.span.embeds is not None:
-                return self.span
-            return self.text
+        if self.kind == "input_audio" and self.span is not None:
+            return self.span if self.span.text or self.span.embeds is not None else None
         return self.text
+
+    def record(self) -> Event:
+        """As it is kept."""
+        span = None
+        if self.span is not None:
+            span = {"modality": self.span.modality, "text": self.span.text, "times": self.span.times}
+        return {
+            "kind": self.kind,
+            "text": self.text,
+            "span": span,
+            "media": self.media,
+            "ready": self.ready,
+        }
+
+    @classmethod
+    def from_record(cls, record: Event) -> Part:
+        """The inverse of `record`; what was not ready has to be heard or seen again."""
+        span = record["span"]
+        if span is not None:
+            times = None if span["times"] is None else (span["times"][0], span["times"][1])
+            span = Span(span["modality"], span["text"], times=times)
+        return cls(record["kind"], record["text"], span, media=record["media"])
 
 
 @dataclass
@@ -68,12 +94,21 @@ class SpokenClause:
 
 @dataclass
 class Item:
-    """One message of the conversation."""
+    """One item of the conversation.
+
+    A message has ``parts``; a function call ``call_id``, ``name`` and ``arguments`` (JSON text);
+    its output ``call_id`` and ``output``.
+    """
 
     id: str
     role: Role
     parts: list[Part] = field(default_factory=list)
-    status: Literal["in_progress", "completed", "incomplete"] = "completed"
+    status: Status = "completed"
+    kind: Kind = "message"
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+    output: str = ""
     spoken: list[SpokenClause] = field(default_factory=list)
     playing_since: float | None = None
     """When its first sound left, in seconds of the engine's clock."""
@@ -92,17 +127,22 @@ class Item:
 
     def wire(self) -> Event:
         """As the protocol shows it."""
-        return {
-            "id": self.id,
-            "object": "realtime.item",
-            "type": "message",
-            "role": self.role,
-            "status": self.status,
-            "content": [part.wire() for part in self.parts],
-        }
+        head = {"id": self.id, "object": "realtime.item", "type": self.kind, "status": self.status}
+        if self.kind == "function_call":
+            call = {"call_id": self.call_id, "name": self.name, "arguments": self.arguments}
+            return head | call
+        if self.kind == "function_call_output":
+            return head | {"call_id": self.call_id, "output": self.output}
+        return head | {"role": self.role, "content": [part.wire() for part in self.parts]}
 
     def message(self) -> Message | None:
         """As the LLM reads it; None when there is nothing to read."""
+        if self.kind == "function_call":
+            if self.status != "completed":
+                return None
+            return Message("assistant", (), (ToolCall(self.call_id, self.name, self.arguments),))
+        if self.kind == "function_call_output":
+            return Message("tool", (self.output,), call_id=self.call_id)
         if self.cut is not None:
             return Message(self.role, (self.cut,)) if self.cut else None
         read = [part.read() for part in self.parts]
@@ -128,6 +168,57 @@ class Item:
             begin = clause.end
         return " ".join(w.strip() for w in words if w.strip())
 
+    def record(self) -> Event:
+        """As it is kept: a JSON object."""
+        return {
+            "id": self.id,
+            "type": self.kind,
+            "role": self.role,
+            "status": self.status,
+            "parts": [part.record() for part in self.parts],
+            "call_id": self.call_id,
+            "name": self.name,
+            "arguments": self.arguments,
+            "output": self.output,
+            "spoken": [[clause.text, clause.end] for clause in self.spoken],
+            "cut": self.cut,
+        }
+
+    @classmethod
+    def from_record(cls, record: Event) -> Item:
+        """The inverse of `record`; what was in progress was cut off."""
+        status: Status = "incomplete" if record["status"] == "in_progress" else record["status"]
+        return cls(
+            record["id"],
+            record["role"],
+            [Part.from_record(part) for part in record["parts"]],
+            status,
+            record["type"],
+            record["call_id"],
+            record["name"],
+            record["arguments"],
+            record["output"],
+            [SpokenClause(text, end) for text, end in record["spoken"]],
+            cut=record["cut"],
+        )
+
+
+def read_items(items: Sequence[Item]) -> list[Message]:
+    """What the LLM reads of items; words and the calls after them are one message."""
+    messages: list[Message] = []
+    for item in items:
+        message = item.message()
+        if message is None:
+            continue
+        last = messages[-1] if messages else None
+        if message.tool_calls and last is not None and last.role == "assistant":
+            messages[-1] = Message(
+                "assistant", last.parts, (*last.tool_calls, *message.tool_calls)
+            )
+        else:
+            messages.append(message)
+    return messages
+
 
 def _share(text: str, share: float) -> str:
     budget = share * len(text)
@@ -146,32 +237,49 @@ _CONTENT: dict[str, tuple[str, ...]] = {
     "assistant": ("output_text", "output_audio"),
     "system": ("input_text",),
 }
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "message": ("role", "content"),
+    "function_call": ("name", "arguments", "call_id"),
+    "function_call_output": ("call_id", "output"),
+}
+_COMMON = ("id", "type", "status", "object")
 
 
 def check_item(data: Any, path: str = "item") -> None:
     """Check an item from the client; raises `InputError` that names the field at fault."""
     if not isinstance(data, dict):
         raise InputError(f"{path} must be an object", param=path)
-    if data.get("type", "message") != "message":
+    kind = data.get("type", "message")
+    if not isinstance(kind, str) or kind not in _FIELDS:
         raise InputError(
-            f"{path}.type must be 'message', not {data.get('type')!r}: tools are not available in "
-            "this version",
+            f"{path}.type must be one of {', '.join(_FIELDS)}, not {kind!r}",
             param=f"{path}.type",
-            code="unsupported",
+            code="unsupported" if isinstance(kind, str) and "mcp" in kind else "invalid_value",
         )
-    role = data.get("role")
-    if not isinstance(role, str) or role not in _CONTENT:
+    for key in data.keys() - {*_COMMON, *_FIELDS[kind]}:
         raise InputError(
-            f"{path}.role must be one of {', '.join(_CONTENT)}, not {role!r}", param=f"{path}.role"
-        )
-    for key in data.keys() - {"id", "type", "role", "content", "status", "object"}:
-        raise InputError(
-            f"unknown field '{path}.{key}'", param=f"{path}.{key}", code="unknown_field"
+            f"unknown field '{path}.{key}' in an item of type {kind}",
+            param=f"{path}.{key}",
+            code="unknown_field",
         )
     if data.get("id") is not None and (
         not isinstance(data["id"], str) or not 1 <= len(data["id"]) <= 64
     ):
         raise InputError(f"{path}.id must be 1 to 64 characters", param=f"{path}.id")
+    if kind == "message":
+        _check_message(data, path)
+        return
+    for key in _FIELDS[kind]:
+        if not isinstance(data.get(key), str):
+            raise InputError(f"{path}.{key} must be a string", param=f"{path}.{key}")
+
+
+def _check_message(data: dict[str, Any], path: str) -> None:
+    role = data.get("role")
+    if not isinstance(role, str) or role not in _CONTENT:
+        raise InputError(
+            f"{path}.role must be one of {', '.join(_CONTENT)}, not {role!r}", param=f"{path}.role"
+        )
     content = data.get("content")
     if not isinstance(content, list) or not content:
         raise InputError(

@@ -6,7 +6,8 @@ such as ``item_5f2a.0``, and are kept as files beside the records.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from omni.types import AudioChunk
@@ -58,9 +59,14 @@ Record = KeepSettings | KeepItem | DropItem | KeepMedia | KeepInput
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A session as the store gives it back; ``items`` are records in their order."""
+    """A session as the store gives it back; ``items`` are records in their order.
+
+    ``media`` has, by name, the content of those parts whose record says ``"ready": false``: the
+    server was stopped before it had heard or seen them.
+    """
 
     id: str
     conversation_id: str
     settings: dict[str, Any]
     items: tuple[dict[str, Any], ...]
+    media: Mapping[str, bytes | AudioChunk] = field(default_factory=dict)
