@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import ctranslate2
@@ -20,11 +21,14 @@ from tokenizers import Tokenizer
 from encoders.mel import HOP, RATE, Mel, MelStream
 from encoders.segment import quietest, speech_pieces
 from encoders.vad import SileroVad
+from encoders.words import later, segments, within_speech, words
 from omni.errors import InputError, MediaError, WeightsError
-from omni.types import AudioChunk, Capabilities, Pcm, Transcript
+from omni.types import AudioChunk, Capabilities, Pcm, Run, Transcript, call
 
 _FRAMES_PER_SECOND = RATE // HOP
 _WINDOW = 30 * _FRAMES_PER_SECOND
+_POSITION = 0.02
+"""Seconds of one position of the encoder's output."""
 _NO_SPACES = {"zh", "ja", "th", "lo", "my", "yue"}
 
 
@@ -104,27 +108,53 @@ class WhisperEncoder:
         return stream.transcribe(language)
 
     def transcribe_long(
-        self, sound: AudioChunk | Iterable[AudioChunk], language: str | None = None
+        self,
+        sound: AudioChunk | Iterable[AudioChunk],
+        language: str | None = None,
+        *,
+        times: bool = False,
     ) -> Transcript:
         """The words of a recording of any length, cut at pauses into pieces."""
         seconds = 0.0
 
-        def counted() -> Iterator[Pcm]:
+        def counted() -> Iterator[AudioChunk]:
             nonlocal seconds
             for chunk in (sound,) if isinstance(sound, AudioChunk) else sound:
-                self.check_rate(chunk)
                 seconds += chunk.seconds
+                yield chunk
+
+        parts = list(self.transcribe_windows(counted(), language, times=times))
+        return joined(parts, seconds, language)
+
+    def transcribe_windows(
+        self,
+        sound: Iterable[AudioChunk],
+        language: str | None = None,
+        *,
+        times: bool = False,
+        run: Run = call,
+    ) -> Iterator[Transcript]:
+        """A transcript of each piece of speech, as soon as it is read from ``sound``.
+
+        Only the work inside ``run`` needs the model; with ``times`` words and segments carry their
+        seconds of the whole recording.
+        """
+        heard = None
+
+        def checked() -> Iterator[Pcm]:
+            for chunk in sound:
+                self.check_rate(chunk)
                 yield chunk.pcm
 
-        parts: list[Transcript] = []
         for piece in speech_pieces(
-            counted(), self._vad.stream(), max_seconds=self.config.max_seconds
+            checked(), self._vad.stream(), max_seconds=self.config.max_seconds
         ):
             stream = self.stream()
-            stream.last_language = parts[-1].language if parts else None
+            stream.last_language = heard
             stream.feed(piece)
-            parts.append(stream.transcribe(language))
-        return joined(parts, seconds, language)
+            part = run(partial(stream.transcribe, language, times=times))
+            heard = part.language
+            yield part
 
     def check_rate(self, chunk: AudioChunk) -> None:
         """Raise MediaError unless ``chunk`` is mono sound at the rate that the model hears."""
@@ -154,11 +184,14 @@ class WhisperEncoder:
         pcm: Pcm,
         language: str | None = None,
         fallback: str | None = None,
+        *,
+        times: bool = False,
     ) -> Transcript:
         """Decode up to ``max_seconds`` of speech.
 
         ``read(frames)`` gives its mel (80, frames) with silence behind it; ``fallback`` is the
-        language when none is given and none is detected surely.
+        language when none is given and none is detected surely. ``times`` count from the first
+        sample of ``pcm``.
         """
         config = self.config
         seconds = len(pcm) / RATE
@@ -179,11 +212,29 @@ class WhisperEncoder:
             tokens, probability, no_speech = self._generate(encoded, code, cap)
             if len(tokens) < cap and not repeats(tokens):
                 break
-        text = self._tokenizer.decode(cut_loop(tokens)).strip()
+        tokens = cut_loop(tokens)
+        text = self._tokenizer.decode(tokens).strip()
         doubtful = no_speech > config.no_speech or probability < config.low_confidence
         if not text or (doubtful and not self._speaks(pcm)):
             return Transcript("", language or fallback or "en", seconds, 0.0, no_speech)
-        return Transcript(text, code or "en", seconds, probability, no_speech)
+        part = Transcript(text, code or "en", seconds, probability, no_speech)
+        return self._timed(part, encoded, tokens, pcm) if times else part
+
+    def _timed(
+        self, part: Transcript, encoded: ctranslate2.StorageView, tokens: list[int], pcm: Pcm
+    ) -> Transcript:
+        """``part`` with the times of its words, read from the cross-attention (DTW)."""
+        prompt = [self._start, self._languages[part.language], *self._task]
+        frames = min(encoded.shape[1] * 2, math.ceil(len(pcm) / HOP))
+        found = self._model.align(encoded, prompt, [tokens], frames)[0]
+        starts: list[float] = []
+        for token, position in found.alignments:
+            if token == len(starts):
+                starts.append(position * _POSITION)
+        starts += [part.seconds] * (len(tokens) + 1 - len(starts))
+        grouped = words(tokens, starts, found.text_token_probs, self._tokenizer.decode)
+        spoken = within_speech(grouped, self._vad.stream().feed(pcm), part.seconds)
+        return replace(part, words=spoken, segments=segments(spoken, part.no_speech))
 
     def _generate(
         self, encoded: ctranslate2.StorageView, language: str, cap: int
@@ -257,31 +308,41 @@ class WhisperStream:
         self._done = [(end, part) for end, part in self._done if end > start_sample]
         self._start = self.start + self._mel.crop(max(0, start_sample - self.start))
 
-    def transcribe(self, language: str | None = None) -> Transcript:
+    def transcribe(self, language: str | None = None, *, times: bool = False) -> Transcript:
         """Say in words what was fed so far; the stream can be fed on afterwards.
 
-        InputError for a language that the model does not know.
+        With ``times`` words and segments carry seconds of the stream's clock. InputError for a
+        language that the model does not know.
         """
         encoder = self._encoder
         code = encoder.language_code(language) if language else None
         limit = int(encoder.config.max_seconds * _FRAMES_PER_SECOND)
         while len(self._mel.pcm) > limit * HOP:
             cut = quietest(self._mel.levels()[:limit], limit // 2, limit)
-            part = self._decode(code, cut)
+            part = self._decode(code, cut, times)
             self._start = self.start + self._mel.crop(cut * HOP)
             self._done.append((self.start, part))
-        parts = [*(part for _, part in self._done), self._decode(code, None)]
+        parts = [*(part for _, part in self._done), self._decode(code, None, times)]
         return joined(parts, sum(part.seconds for part in parts), code)
 
-    def _decode(self, language: str | None, end: int | None) -> Transcript:
+    def _decode(self, language: str | None, end: int | None, times: bool) -> Transcript:
         """Decode the sound to frame ``end``, or all of it."""
         pcm = self._mel.pcm if end is None else self._mel.pcm[: end * HOP]
         part = self._encoder.decode(
-            lambda frames: self._mel.read(frames, end), pcm, language, self.last_language
+            lambda frames: self._mel.read(frames, end),
+            pcm,
+            language,
+            self.last_language,
+            times=times,
         )
         if part.text and part.confidence >= self._encoder.config.low_confidence:
             self.last_language = part.language
-        return part
+        return later(part, self.start / RATE) if times else part
+
+
+def space_before(part: Transcript) -> str:
+    """What goes between ``part`` and the one before it."""
+    return "" if part.language in _NO_SPACES else " "
 
 
 def joined(parts: Sequence[Transcript], seconds: float, language: str | None) -> Transcript:
@@ -291,21 +352,22 @@ def joined(parts: Sequence[Transcript], seconds: float, language: str | None) ->
         quiet = max((part.no_speech for part in parts), default=1.0)
         return Transcript("", language or "en", seconds, 0.0, quiet)
     if len(said) == 1:
-        only = said[0]
-        return Transcript(only.text, only.language, seconds, only.confidence, only.no_speech)
+        return replace(said[0], seconds=seconds)
     spoken = sum(part.seconds for part in said)
     heard: dict[str, float] = {}
     for part in said:
         heard[part.language] = heard.get(part.language, 0.0) + part.seconds
     text = said[0].text
     for part in said[1:]:
-        text += ("" if part.language in _NO_SPACES else " ") + part.text
+        text += space_before(part) + part.text
     return Transcript(
         text,
         max(heard, key=lambda code: heard[code]),
         seconds,
         sum(part.confidence * part.seconds for part in said) / spoken,
         min(part.no_speech for part in said),
+        tuple(word for part in said for word in part.words),
+        tuple(segment for part in said for segment in part.segments),
     )
 
 

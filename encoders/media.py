@@ -6,23 +6,25 @@ whatever the decoders cannot make sense of becomes one :class:`~omni.errors.Medi
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import av
 import numpy as np
 import soxr
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from omni.errors import MediaError
 from omni.types import AudioChunk, ImageFrame, Pcm, Pixels
 
-Source = str | os.PathLike[str] | bytes
+Source = str | os.PathLike[str] | bytes | BinaryIO
 
 # Their headers state durations that can be relied on: a shortfall means a cut file. Not so those
 # of MP3 (estimated) and WAV (streams write any size); such a file is read as far as it goes.
@@ -32,27 +34,31 @@ _MAX_CHANNELS = 64
 
 def source_name(source: Source) -> str:
     """How messages name ``source``: the file's name, or what kind of data it is."""
-    return "the data" if isinstance(source, bytes) else f"{Path(source).name!r}"
+    if isinstance(source, str | os.PathLike):
+        return f"{Path(source).name!r}"
+    return "the data" if isinstance(source, bytes) else "the file"
 
 
-def _open(source: Source) -> BinaryIO:
+@contextmanager
+def _open(source: Source) -> Iterator[BinaryIO]:
     """A binary file over ``source``; MediaError when it is missing or empty."""
-    if isinstance(source, bytes):
-        file: BinaryIO = io.BytesIO(source)
-        size = len(source)
-    else:
-        try:
-            file = Path(source).open("rb")  # noqa: SIM115 - the caller closes it
-            size = os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise MediaError(
-                f"cannot open {source_name(source)}: {error.strerror or error}; "
-                "give the path of a readable file"
-            ) from None
-    if size == 0:
-        file.close()
-        raise MediaError(f"{source_name(source)} is empty (0 bytes); send a complete file")
-    return file
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, bytes):
+            file: BinaryIO = io.BytesIO(source)
+        elif isinstance(source, str | os.PathLike):
+            try:
+                file = stack.enter_context(Path(source).open("rb"))
+            except OSError as error:
+                raise MediaError(
+                    f"cannot open {source_name(source)}: {error.strerror or error}; "
+                    "give the path of a readable file"
+                ) from None
+        else:
+            file = source  # stays open: it is the caller's
+        if not (file.seekable() and file.seek(0, io.SEEK_END)):
+            raise MediaError(f"{source_name(source)} is empty (0 bytes); send a complete file")
+        file.seek(0)
+        yield file
 
 
 @contextmanager
@@ -99,6 +105,14 @@ def read_audio(source: Source, sample_rate: int = 16000, max_seconds: float = 36
     Channels are averaged. MediaError: no such file, empty, damaged or cut off, no sound track,
     or longer than ``max_seconds`` (seen in the header, or while decoding when the header lies).
     """
+    chunks = list(audio_chunks(source, sample_rate, max_seconds))
+    return AudioChunk(np.concatenate([chunk.pcm for chunk in chunks]), sample_rate)
+
+
+def audio_chunks(
+    source: Source, sample_rate: int = 16000, max_seconds: float = 3600.0
+) -> Iterator[AudioChunk]:
+    """`read_audio` piece by piece, so that memory holds no whole recording; raises as it does."""
     with open_container(source, "recording") as container:
         if not container.streams.audio:
             raise MediaError(
@@ -107,23 +121,24 @@ def read_audio(source: Source, sample_rate: int = 16000, max_seconds: float = 36
             )
         stated = stated_seconds(container)
         check_seconds(source, stated, max_seconds)
-        decoder = AudioTrack(source, container.streams.audio[0], sample_rate, max_seconds)
+        track = AudioTrack(source, container.streams.audio[0], sample_rate, max_seconds)
         for packet in container.demux(container.streams.audio[0]):
             for frame in packet.decode():
-                decoder.feed(frame)
-        chunk = decoder.finish()
+                track.feed(frame)
+            if (chunk := track.take()) is not None:
+                yield chunk
+        yield track.finish()
         exact = container.format.name in _STATES_DURATION
-    if exact and chunk.seconds < 0.95 * stated - 0.5:
+    if exact and track.seconds < 0.95 * stated - 0.5:
         raise MediaError(
             f"{source_name(source)} is cut off: it should last {stated:.1f} s and only "
-            f"{chunk.seconds:.1f} s could be read; send the complete file",
+            f"{track.seconds:.1f} s could be read; send the complete file",
             code="truncated",
         )
-    return chunk
 
 
 class AudioTrack:
-    """Collects the decoded frames of one sound track as mono sound at ``sample_rate``."""
+    """Turns the decoded frames of one sound track into mono sound at ``sample_rate``."""
 
     def __init__(
         self,
@@ -141,28 +156,43 @@ class AudioTrack:
         self._resampler = Resampler(rate, sample_rate)
         self._pieces: list[Pcm] = []
         self._samples = 0
+        self._given = 0
+
+    @property
+    def seconds(self) -> float:
+        """How much was decoded so far."""
+        return self._samples / self._rate
 
     def feed(self, frame: av.AudioFrame | None) -> None:
         """Take one decoded frame; None ends the track."""
         for floats in self._to_float.resample(frame):
             mono = floats.to_ndarray().mean(axis=0, dtype=np.float32)
             self._samples += len(mono)
-            check_seconds(self._source, self._samples / self._rate, self._max_seconds)
+            check_seconds(self._source, self.seconds, self._max_seconds)
             mono = np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0)
             self._pieces.append(self._resampler.feed(mono))
 
+    def take(self) -> AudioChunk | None:
+        """The sound that came since the last call; None until it is a second or more."""
+        if sum(map(len, self._pieces)) < self._out_rate:
+            return None
+        pcm = np.clip(np.concatenate(self._pieces), -1.0, 1.0)
+        self._pieces.clear()
+        self._given += len(pcm)
+        return AudioChunk(pcm, self._out_rate, self._given - len(pcm))
+
     def finish(self) -> AudioChunk:
-        """All of the track; MediaError when it held no sound at all."""
+        """The rest of the track; MediaError when it held no sound at all."""
         self.feed(None)
         self._pieces.append(self._resampler.flush())
         pcm = np.clip(np.concatenate(self._pieces), -1.0, 1.0)
-        if not len(pcm):
+        if not len(pcm) and not self._given:
             raise MediaError(
                 f"{source_name(self._source)} has a sound track without any sound; "
                 "send a complete file",
                 code="no_audio",
             )
-        return AudioChunk(pcm, self._out_rate)
+        return AudioChunk(pcm, self._out_rate, self._given)
 
 
 class Resampler:
@@ -269,12 +299,84 @@ def _rgb(image: Image.Image, max_side: int) -> Pixels:
     return np.array(rgb, np.uint8)
 
 
+class AudioWriter:
+    """Mono sound -> the bytes of a file, piece by piece; ``format`` is one of `AUDIO_FORMATS`.
+
+    What `write` and `close` give, joined, is the file. "wav" states no length, because a stream
+    does not know it; "pcm" is 16-bit little-endian without a header.
+    """
+
+    def __init__(self, format: str, sample_rate: int) -> None:
+        container, codec, self._rate, _ = AUDIO_FORMATS[format]
+        self._sink = _Sink()
+        # Each piece leaves at once: FFmpeg would fill its buffer, and Ogg a page of a second.
+        options = {"flush_packets": "1", "page_duration": "100000"}
+        self._container = av.open(self._sink, "w", format=container, container_options=options)
+        stream = self._container.add_stream(codec, rate=self._rate or sample_rate)
+        assert isinstance(stream, av.audio.stream.AudioStream)
+        stream.layout = "mono"
+        if codec in ("libmp3lame", "libopus", "aac"):
+            stream.bit_rate = 64_000
+        self._stream = stream
+        self._in_rate = sample_rate
+        self._samples = 0
+
+    def write(self, pcm: Pcm) -> bytes:
+        """Take (T,) samples; gives those bytes that are certain by now."""
+        frame = av.AudioFrame.from_ndarray(_int16(pcm)[None], format="s16", layout="mono")
+        frame.sample_rate = self._in_rate
+        frame.pts = self._samples
+        self._samples += len(pcm)
+        self._container.mux(self._stream.encode(frame))
+        return self._sink.take()
+
+    def close(self) -> bytes:
+        """The end of the file."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        return self._sink.take()
+
+
+class _Sink(io.RawIOBase):
+    """A file that cannot seek, whose bytes are taken as they come."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self._data += data
+        return len(data)
+
+    def take(self) -> bytes:
+        data = bytes(self._data)
+        self._data.clear()
+        return data
+
+
+AUDIO_FORMATS: dict[str, tuple[str, str, int | None, str]] = {
+    "wav": ("wav", "pcm_s16le", None, "audio/wav"),
+    "pcm": ("s16le", "pcm_s16le", None, "audio/pcm"),
+    "mp3": ("mp3", "libmp3lame", None, "audio/mpeg"),
+    "opus": ("ogg", "libopus", 48_000, "audio/ogg"),
+    "flac": ("flac", "flac", None, "audio/flac"),
+    "aac": ("adts", "aac", None, "audio/aac"),
+}
+"""What `AudioWriter` writes: container, codec, sample rate (None: that of the sound), MIME type."""
+
+
+def _int16(pcm: Pcm) -> NDArray[np.int16]:
+    return (np.clip(pcm, -1.0, 1.0) * 32767.0).round().astype("<i2")
+
+
 def wav_bytes(chunk: AudioChunk) -> bytes:
     """``chunk`` as a 16-bit mono WAV file."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setparams((1, 2, chunk.sample_rate, 0, "NONE", "not compressed"))
-        file.writeframes((np.clip(chunk.pcm, -1.0, 1.0) * 32767.0).round().astype("<i2").tobytes())
+        file.writeframes(_int16(chunk.pcm).tobytes())
     return buffer.getvalue()
 
 

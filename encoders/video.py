@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import av
@@ -20,10 +21,21 @@ from encoders.media import (
 from encoders.segment import speech_pieces
 from encoders.vad import RATE, SileroVad
 from omni.errors import MediaError
-from omni.types import AudioChunk, AudioEncoder, ImageEncoder, ImageFrame, Pixels, Span
+from omni.types import (
+    AudioChunk,
+    AudioEncoder,
+    ImageEncoder,
+    ImageFrame,
+    Pixels,
+    Run,
+    Span,
+    call,
+)
 
 _MAX_SIDE = 1024
 _MAX_PIXELS = 50_000_000
+_AT_ONCE = 4
+"""Frames that are looked at in one piece of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +98,28 @@ def read_video(
 
 
 def describe(
-    video: Video, image_encoder: ImageEncoder, audio_encoder: AudioEncoder | None = None
+    video: Video,
+    image_encoder: ImageEncoder,
+    audio_encoder: AudioEncoder | None = None,
+    *,
+    run: Run = call,
 ) -> list[Span]:
     """What is seen and said in ``video``, in the order in which it happens.
 
     Neighbouring frames that show the same become one span; speech is cut at pauses into spans of
-    at most ten seconds.
+    at most ten seconds. ``run`` does the models' work, piece by piece.
     """
-    spans = _merged(image_encoder.encode(video.frames), video.seconds)
+    seen: list[Span] = []
+    for first in range(0, len(video.frames), _AT_ONCE):
+        frames = video.frames[first : first + _AT_ONCE]
+        seen += run(partial(image_encoder.encode, frames))
+    spans = _merged(seen, video.seconds)
     if audio_encoder is not None and video.audio is not None:
         stream = audio_encoder.stream()
         for piece in speech_pieces([video.audio.pcm], SileroVad().stream(), max_seconds=10.0):
             stream.reset()
             stream.feed(piece)
-            said = stream.transcribe().text
+            said = run(stream.transcribe).text
             if said:
                 begin = piece.start / RATE
                 times = (begin, begin + piece.seconds)

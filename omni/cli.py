@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,12 +16,13 @@ import typer
 
 import omni
 from omni.errors import OmniError
+from omni.sessions import KEEP, DataDir, KeepOption, parse_keep, sessions_app
 from omni.weights import DEFAULT_MODEL
 from omni.weights.commands import models_app
 
 if TYPE_CHECKING:
     from runtime.assembly import Assembly
-    from runtime.server import ServerConfig
+    from runtime.hub import ServerConfig
 
 app = typer.Typer(
     name="omni",
@@ -32,6 +34,7 @@ app = typer.Typer(
 bench_app = typer.Typer(help="Measure the assistant on this machine.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(bench_app, name="bench")
+app.add_typer(sessions_app, name="sessions")
 
 Model = Annotated[
     str,
@@ -57,6 +60,22 @@ Sessions = Annotated[int, typer.Option(min=1, help="Conversations at one time.")
 Origins = Annotated[
     list[str] | None,
     typer.Option("--allow-origin", help="A web origin whose pages may connect too (repeatable)."),
+]
+ApiKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--api-key",
+        help="Serve only those who send this key (repeatable; also the environment's "
+        "OMNI_API_KEYS, separated by commas).",
+    ),
+]
+ApiKeyFile = Annotated[Path | None, typer.Option(help="A file with API keys, one a line.")]
+MediaHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-media-host",
+        help="A host from which pictures and clips at http(s) addresses are fetched (repeatable).",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")]
@@ -90,12 +109,15 @@ def demo(
     threads: Threads = None,
     max_sessions: Sessions = 4,
     allow_origin: Origins = None,
+    keep: KeepOption = KEEP,
+    data_dir: DataDir = None,
     verbose: Verbose = False,
 ) -> None:
     """Talk to the assistant in the browser: fetch the weights, start the server, open the page."""
     assembly, config = _settings(
         model, host, port, device, quantization, context, threads, max_sessions, allow_origin
     )
+    config = replace(config, keep=parse_keep(keep, data_dir))
     _serve(assembly, config, page=True, browser=browser, verbose=verbose)
 
 
@@ -111,11 +133,24 @@ def serve(
     threads: Threads = None,
     max_sessions: Sessions = 4,
     allow_origin: Origins = None,
+    api_key: ApiKeys = None,
+    api_key_file: ApiKeyFile = None,
+    allow_media_host: MediaHosts = None,
+    keep: KeepOption = KEEP,
+    data_dir: DataDir = None,
     verbose: Verbose = False,
 ) -> None:
-    """Serve the OpenAI Realtime protocol at ws://HOST:PORT/v1/realtime."""
+    """Serve OpenAI's Realtime protocol and HTTP API at HOST:PORT/v1; /docs describes them."""
+    from runtime.auth import read_keys
+
     assembly, config = _settings(
         model, host, port, device, quantization, context, threads, max_sessions, allow_origin
+    )
+    config = replace(
+        config,
+        api_keys=read_keys(api_key or (), api_key_file),
+        media_hosts=tuple(allow_media_host or ()),
+        keep=parse_keep(keep, data_dir),
     )
     _serve(assembly, config, page=ui, browser=False, verbose=verbose)
 
@@ -133,7 +168,7 @@ def _settings(
 ) -> tuple[Assembly, ServerConfig]:
     from runtime.assembly import Assembly
     from runtime.engine import Engine
-    from runtime.server import ServerConfig
+    from runtime.hub import ServerConfig
 
     assembly = Assembly(model, device, quantization, context, threads)
     engine = Engine.Config(max_sessions=max_sessions)
@@ -144,9 +179,16 @@ def _serve(
     assembly: Assembly, config: ServerConfig, *, page: bool, browser: bool, verbose: bool
 ) -> None:
     from omni.weights import ensure_all
+    from runtime.guard import LOOPBACK
     from runtime.server import Server, build_engine, create_app, listen
 
     _log(verbose)
+    if config.host not in LOOPBACK and not config.api_keys:
+        typer.echo(
+            f"Warning: everybody who reaches {config.host}:{config.port} may use this server; "
+            "`omni serve --api-key KEY` asks for a key.",
+            err=True,
+        )
     try:
         listening = listen(config.host, config.port)
     except OSError as error:
@@ -171,7 +213,7 @@ def _serve(
     server.serve_forever()
     hub = application.state.hub
     if hub.problem is not None:
-        raise OmniError(f"the models could not be started: {hub.problem}")
+        raise OmniError(f"the server could not be started: {hub.problem}")
 
 
 def _announce(server: Any, application: Any, url: str, page: bool, browser: bool) -> None:

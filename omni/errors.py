@@ -6,9 +6,11 @@
     ├── InputError            what was given is wrong: a file, an event, an option
     │   └── MediaError        a picture, recording or clip cannot be used
     ├── WeightsError          a weight file cannot be had or is not what it should be
+    ├── StoreError            conversations cannot be kept, or what was kept cannot be read
     ├── MissingExtraError     an optional dependency is not installed
     ├── BusyError             the machine is full; try again later
     ├── ConnectionClosedError the other side of a session is gone
+    │   └── RefusedError      it does not want the session (omni.client)
     ├── OmniServerError       the server refused something (omni.client)
     └── OmniTimeoutError      the server took too long (omni.client)
 
@@ -42,6 +44,10 @@ class MediaError(InputError):
 
 class WeightsError(OmniError):
     """A weight file cannot be had, or is not what it should be."""
+
+
+class StoreError(OmniError):
+    """Conversations cannot be kept, or what was kept cannot be read."""
 
 
 class MissingExtraError(OmniError):

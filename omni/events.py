@@ -225,13 +225,17 @@ class VoiceMissing:
 
 @dataclass(frozen=True, slots=True)
 class ResponseDone:
-    """The end of an answer. ``reason``: "stop", "length", "cancelled" or "failed"."""
+    """The end of an answer. ``reason``: "stop", "length", "cancelled" or "failed".
+
+    ``code`` is that of the `InputError` when the answer failed because of what was asked for.
+    """
 
     response_id: str
     reason: str
     usage: Usage
     at: float
     error: str | None = None
+    code: str | None = None
 
 
 OutputEvent = (

@@ -6,9 +6,9 @@ T time, H height, W width, D width of the LLM, B sequences in a batch, V vocabul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 Modality = Literal["text", "audio", "image", "video"]
 Pcm = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
+T = TypeVar("T")
+
+
+class Run(Protocol):
+    """Runs a piece of a model's work where that work belongs, and gives what it returns."""
+
+    def __call__(self, work: Callable[[], T], /) -> T:
+        """Run ``work`` and wait for it."""
+        ...
+
+
+def call(work: Callable[[], T], /) -> T:
+    """The `Run` of this thread."""
+    return work()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +80,32 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A spoken word with its punctuation, from ``start`` to ``end`` seconds of the recording.
+
+    Where a script has no spaces it is a character.
+    """
+
+    text: str
+    start: float
+    end: float
+    probability: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A sentence, or what was said between two pauses; times in seconds of the recording."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float = 1.0
+    no_speech: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said. ``words`` is empty unless times were asked for.
+    """What was said. ``words`` and ``segments`` are empty unless times were asked for.
 
     ``confidence`` is the mean token probability in [0, 1]; ``no_speech`` the probability in [0, 1]
     that nobody spoke; ``language`` an ISO 639-1 code.
@@ -78,6 +116,8 @@ class Transcript:
     seconds: float
     confidence: float = 1.0
     no_speech: float = 0.0
+    words: tuple[Word, ...] = ()
+    segments: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +237,20 @@ class AudioEncoder(Protocol):
 
     def transcribe_long(self, chunk: AudioChunk, language: str | None = None) -> Transcript:
         """Say in words what a recording of any length holds."""
+        ...
+
+    def transcribe_windows(
+        self,
+        sound: Iterable[AudioChunk],
+        language: str | None = None,
+        *,
+        times: bool = False,
+        run: Run = call,
+    ) -> Iterator[Transcript]:
+        """The same window by window; ``times`` asks for words and segments.
+
+        ``run`` calls the model's work on one window, where that must be another thread.
+        """
         ...
 
 

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-import bisect
 import heapq
 import itertools
 import logging
+import math
 import queue
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any, TypeVar
 
 from decoders.text import IncrementalDetokenizer
+from decoders.toolcalls import CallDelta, CallEnded, CallStarted, ToolCallParser
 from encoders.media import load_image
 from omni import events as ev
-from omni.errors import InputError, OmniError
+from omni.errors import BusyError, InputError, OmniError
+from omni.llm.constraint import Constraint, Grammars
 from omni.llm.generate import BatchGenerator, Finished
-from omni.types import AudioChunk, Clause, Message, Pcm, Sampling, Step, Usage
+from omni.types import (
+    AudioChunk,
+    Clause,
+    Message,
+    Modality,
+    Pcm,
+    Sampling,
+    Span,
+    Step,
+    Tool,
+    ToolUse,
+    Usage,
+)
 from runtime.assembly import Parts
-from runtime.states import EAR_RATE, Answer, Job, Release, Session, now
+from runtime.prompt import Fitted, Window, fit, unasked
+from runtime.states import EAR_RATE, Answer, Job, Release, Session, now, report
 from runtime.worker import STOP
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+MARGIN = 0.5
+"""How much higher than usual the log odds of a call have to be; measured with the default model."""
+QUIET = 1.0
+"""Seconds after live work for which the background waits: a turn is several jobs with gaps."""
+PATIENCE = 3.0
+"""Seconds after which one job in the background is done though answers are being decoded."""
 FIRST_SOUND = 0.05
 """Seconds for which decoding stands back while the first clause of an answer is spoken."""
 
@@ -33,16 +56,24 @@ class Device:
     """The thread, and all that runs on it."""
 
     def __init__(
-        self, parts: Parts, say: Callable[[Answer, Clause | ev.ResponseDone], None]
+        self, parts: Parts, say: Callable[[Answer, Clause | ev.OutputEvent], None]
     ) -> None:
-        """``say`` takes the clauses of an answer, then its end, on their way to the mouth."""
+        """``say`` takes what goes to the mouth: clauses, and events that come after their sound."""
         self._parts = parts
         self._to_mouth = say
         self.generator = BatchGenerator(parts.llm)
+        self.grammars = Grammars(parts.llm.tokenizer)
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._urgent: list[tuple[int, int, Job]] = []
         self._order = itertools.count()
+        self._background: deque[Callable[[], None]] = deque()
+        self._live_at = -math.inf
+        """When something was last done that a conversation waits for."""
+        self._waiting_since = 0.0
+        """Since when the first job in the background waits for its turn."""
         self._answers: dict[str, Answer] = {}
+        self._weighed: dict[str, Callable[[], None]] = {}
+        """What follows once a request has read what `unasked` gave."""
         self._thread = threading.Thread(target=self._run, name="omni-device", daemon=True)
 
     def start(self) -> None:
@@ -53,8 +84,12 @@ class Device:
         """Take a job or a (session, command); never blocks."""
         self._inbox.put(job)
 
-    def call(self, function: Callable[[], T]) -> T:
-        """Run ``function`` on the thread and wait for what it returns or raises."""
+    def call(self, function: Callable[[], T], *, background: bool = False) -> T:
+        """Run ``function`` on the thread and wait for what it returns or raises.
+
+        At once, or in the ``background``: `QUIET` seconds after all that a conversation waits for,
+        and `PATIENCE` seconds after the last such job at the latest.
+        """
         future: Future[T] = Future()
 
         def run() -> None:
@@ -63,8 +98,24 @@ class Device:
             except BaseException as error:
                 future.set_exception(error)
 
-        self._inbox.put(run)
+        self._inbox.put(partial(self._put_off, run) if background else run)
+        while not wait([future], timeout=1).done:
+            if not self._thread.is_alive():
+                raise BusyError("the server is closing; try again when it is up")
         return future.result()
+
+    def _put_off(self, run: Callable[[], None]) -> None:
+        if not self._background:
+            self._waiting_since = now()
+        self._background.append(run)
+
+    @property
+    def _background_in(self) -> float | None:
+        """Seconds until work in the background may be done; None when there is none."""
+        if not self._background:
+            return None
+        due = min(self._live_at + QUIET, self._waiting_since + PATIENCE)
+        return max(0.0, due - now())
 
     def stop(self) -> None:
         """Stop after the step in progress and wait for the thread."""
@@ -74,9 +125,9 @@ class Device:
 
     def _run(self) -> None:
         while True:
-            idle = not self._urgent and self.generator.idle
+            live = self._urgent or not self.generator.idle
             try:
-                job = self._inbox.get(block=idle)
+                job = self._inbox.get(timeout=0 if live else self._background_in)
             except queue.Empty:
                 job = None
             if job is STOP:
@@ -85,9 +136,15 @@ class Device:
                 if job is not None:
                     self._take(job)
                 elif self._urgent:
-                    self._do(heapq.heappop(self._urgent)[2])
-                else:
+                    urgent = heapq.heappop(self._urgent)[2]
+                    report(urgent.session, urgent.key, urgent.work)
+                    self._live_at = now()
+                elif self._background_in == 0:
+                    self._background.popleft()()
+                    self._waiting_since = now()
+                elif not self.generator.idle:
                     self._step()
+                    self._live_at = now()
             except Exception:
                 log.exception("the device thread met an unexpected error")
 
@@ -99,7 +156,8 @@ class Device:
             for key in [k for k, a in self._answers.items() if a.session is job.session]:
                 self.generator.cancel(key)
                 del self._answers[key]
-            self.generator.cancel(self._prepare_id(job.session))
+                self._weighed.pop(key, None)
+            self._stop_preparing(job.session)
         elif callable(job):
             job()
         else:
@@ -112,26 +170,14 @@ class Device:
                         if entry[2].session is not session or entry[2].key not in keys
                     ]
                     heapq.heapify(self._urgent)
-                case ev.Prepare(messages):
-                    self._prepare(session, messages)
+                case ev.Prepare():
+                    self._prepare(session, command)
                 case ev.Start():
                     self._start(session, command)
                 case ev.Cancel(response_id):
                     self.generator.cancel(f"{session.id}/{response_id}")
 
     # One-off work
-
-    def _do(self, job: Job) -> None:
-        if job.session.closed:
-            return
-        try:
-            event = job.work()
-        except OmniError as error:
-            event = ev.InputFailed(job.key, str(error), now())
-        except Exception as error:
-            log.exception("%s failed", job.key)
-            event = ev.InputFailed(job.key, f"internal error: {error}", now())
-        job.session.emit(event)
 
     def judge(self, key: str, pcm: Pcm) -> ev.OutputEvent:
         """Ask the end-of-turn model about a turn (T,) at `EAR_RATE`. Only on the thread."""
@@ -152,48 +198,28 @@ class Device:
     def _prepare_id(self, session: Session) -> str:
         return f"{session.id}/prepare"
 
-    def _fit(self, messages: tuple[Message, ...], room: int) -> tuple[list[int], int]:
-        """Tokens of the messages, the oldest dropped whole until ``room`` is left to answer in."""
-        llm = self._parts.llm
-        head = [m for m in messages if m.role == "system"]
-        rest = [m for m in messages if m.role != "system"]
-        # A turn goes whole: the question together with its answer.
-        cuts = [0, *(i for i, m in enumerate(rest) if i and m.role == "user")]
-        if cuts[-1] < len(rest) - 1:
-            cuts.append(len(rest) - 1)
-        prompts: dict[int, list[int]] = {}
+    def _size(self, sampling: Sampling) -> int:
+        """Tokens of a prompt that leaves room for an answer."""
+        size = self._parts.llm.max_context
+        return size - min(sampling.max_tokens or size // 4, size // 4)
 
-        def fits(cut: int) -> bool:
-            prompts[cut] = llm.tokenizer.encode_chat([*head, *rest[cut:]])
-            return len(prompts[cut]) + room <= llm.max_context
-
-        if fits(0):
-            return prompts[0], 0
-        # After hours of talk there are many cuts, and trying one reads all that follows it.
-        first = bisect.bisect_left(cuts, True, lo=1, key=fits)
-        if first == len(cuts):
-            tokens = len(prompts[cuts[-1]])
-            raise InputError(
-                f"the last message is too long: with the instructions it takes {tokens} tokens "
-                f"of a context of {llm.max_context}, of which {room} are kept for the answer; "
-                "shorten it",
-                code="context_length_exceeded",
-            )
-        return prompts[cuts[first]], cuts[first]
-
-    def _room(self, sampling: Sampling) -> int:
-        limit = self._parts.llm.max_context // 4
-        return min(sampling.max_tokens or limit, limit)
-
-    def _prepare(self, session: Session, messages: tuple[Message, ...]) -> None:
+    def _prepare(self, session: Session, prepare: ev.Prepare) -> None:
         if session.answers:
             return
-        self.generator.cancel(self._prepare_id(session))
+        self._stop_preparing(session)
+        tokenizer = self._parts.llm.tokenizer
         try:
-            tokens, _ = self._fit(messages, self._room(Sampling()))
+            window = Window(self._size(Sampling()))
+            fitted = fit(tokenizer, prepare.messages, prepare.tools, window, session.kept)
+            constraint = self.grammars.constraint(ToolUse(prepare.tools))
         except InputError:
             return
-        self.generator.add_prefill(self._prepare_id(session), tokens, session.cache)
+        key = self._prepare_id(session)
+
+        def read() -> None:
+            self.generator.add_prefill(key, fitted.ids, session.cache)
+
+        self._weigh(key, session, fitted, prepare.tools, constraint, read)
 
     def _start(self, session: Session, start: ev.Start) -> None:
         answer = session.answers.get(start.response_id)
@@ -201,17 +227,79 @@ class Device:
             if answer is not None:
                 answer.end(ev.ResponseDone(start.response_id, "cancelled", Usage(), now()))
             return
-        self.generator.cancel(self._prepare_id(session))
+        self._stop_preparing(session)
         try:
-            tokens, answer.dropped = self._fit(start.messages, self._room(start.sampling))
-            answer.detokenizer = IncrementalDetokenizer(self._parts.llm.tokenizer.token_bytes)
-            self.generator.add(answer.request_id, tokens, session.cache, start.sampling)
+            tokenizer, tools = self._parts.llm.tokenizer, start.tools.tools
+            key = answer.request_id
+            window = Window(self._size(start.sampling), start.context_limit, start.keep_ratio)
+            fitted = fit(tokenizer, start.messages, tools, window, session.kept)
+            # With a ratio the prompt keeps its beginning until it is too long again.
+            session.kept = fitted.kept if window.ratio is not None and window.ratio < 1 else None
+            answer.read = fitted.messages
+            answer.detokenizer = IncrementalDetokenizer(tokenizer.token_bytes)
+            if tools and start.tools.choice != "none":
+                answer.calls = ToolCallParser(tokenizer.tool_format)
+            constraint = self.grammars.constraint(start.tools, start.schema)
+            self._answers[key] = answer
+            add = partial(self._add, answer, fitted, constraint)
+            self._weigh(key, session, fitted, tools, constraint, add)
         except Exception as error:
-            if not isinstance(error, OmniError):
-                log.exception("an answer could not be started")
-            answer.end(ev.ResponseDone(start.response_id, "failed", Usage(), now(), str(error)))
-            return
-        self._answers[answer.request_id] = answer
+            self._fail(answer, error)
+
+    def _add(self, answer: Answer, fitted: Fitted, constraint: Constraint | None) -> None:
+        cache, sampling = answer.session.cache, answer.start.sampling
+        try:
+            self.generator.add(
+                answer.request_id, fitted.ids, cache, sampling, constraint=constraint
+            )
+        except Exception as error:
+            self._fail(answer, error)
+
+    def _fail(self, answer: Answer, error: Exception) -> None:
+        """End an answer that could not be started."""
+        self._answers.pop(answer.request_id, None)
+        if not isinstance(error, OmniError):
+            log.error("an answer could not be started", exc_info=error)
+        code = error.code if isinstance(error, InputError) else None
+        response_id = answer.start.response_id
+        answer.end(ev.ResponseDone(response_id, "failed", Usage(), now(), str(error), code))
+
+    def _weigh(
+        self,
+        key: str,
+        session: Session,
+        fitted: Fitted,
+        tools: Sequence[Tool],
+        constraint: Constraint | None,
+        then: Callable[[], None],
+    ) -> None:
+        """See how far the talk before makes the model call tools or not, and even it out.
+
+        After some talk a small model calls none any more, whatever it is asked for.
+        """
+        if constraint is None or not constraint.chooses:
+            return then()
+        ids = unasked(self._parts.llm.tokenizer, fitted.messages, tools)
+        if ids is None:
+            return then()
+
+        def decide(odds: float) -> None:
+            constraint.bias = -odds - MARGIN
+            then()
+
+        def weigh() -> None:
+            assert session.cache.ahead is not None
+            session.inclination = ids, constraint.odds(session.cache.ahead)
+            decide(session.inclination[1])
+
+        if session.inclination is not None and session.inclination[0] == ids:
+            return decide(session.inclination[1])
+        self._weighed[key] = weigh
+        self.generator.add_prefill(key, ids, session.cache)
+
+    def _stop_preparing(self, session: Session) -> None:
+        self.generator.cancel(self._prepare_id(session))
+        self._weighed.pop(self._prepare_id(session), None)
 
     def _step(self) -> None:
         try:
@@ -221,21 +309,52 @@ class Device:
             for key, answer in list(self._answers.items()):
                 self.generator.cancel(key)
                 del self._answers[key]
+                self._weighed.pop(key, None)
                 message = f"the model failed: {error}"
                 response_id = answer.start.response_id
                 answer.end(ev.ResponseDone(response_id, "failed", Usage(), now(), message))
             return
         for key, result in results:
-            if key not in self._answers:
+            if isinstance(result, Finished) and result.reason == "stop" and key in self._weighed:
+                self._weighed.pop(key)()
+            elif key not in self._answers:
                 continue
-            if isinstance(result, Finished):
+            elif isinstance(result, Finished):
                 self._finish(self._answers[key], result)
             else:
                 self._advance(self._answers[key], result)
 
     def _advance(self, answer: Answer, step: Step) -> None:
         assert answer.detokenizer is not None
-        self._say(answer, answer.stop.feed(answer.detokenizer.feed(step.token)))
+        self._take_text(answer, answer.detokenizer.feed(step.token))
+
+    def _take_text(self, answer: Answer, text: str) -> None:
+        pieces = [text] if answer.calls is None else answer.calls.feed(text)
+        for piece in pieces:
+            if isinstance(piece, str):
+                self._say(answer, answer.stop.feed(piece))
+            else:
+                self._call(answer, piece)
+
+    def _call(self, answer: Answer, piece: CallStarted | CallDelta | CallEnded) -> None:
+        """Pass a call on; behind the words before it, which are spoken first."""
+        response_id = answer.start.response_id
+        event: ev.OutputEvent
+        match piece:
+            case CallStarted(index, name):
+                self._finish_words(answer)
+                event = ev.ToolCallStarted(response_id, index, name, now())
+            case CallDelta(index, text):
+                event = ev.ToolCallDelta(response_id, index, text, now())
+            case CallEnded(index, arguments):
+                event = ev.ToolCallEnded(response_id, index, arguments, now())
+        self._to_mouth(answer, event)
+
+    def _finish_words(self, answer: Answer) -> None:
+        """Let out what was held back of the words."""
+        self._say(answer, answer.stop.flush())
+        if answer.start.speak and not answer.cancelled:
+            self._speak(answer, answer.clauses.flush())
 
     def _say(self, answer: Answer, text: str) -> None:
         if answer.cancelled or not text:
@@ -256,15 +375,28 @@ class Device:
 
     def _finish(self, answer: Answer, finished: Finished) -> None:
         del self._answers[answer.request_id]
+        self._weighed.pop(answer.request_id, None)
         assert answer.detokenizer is not None
-        if not answer.stop.stopped:
-            self._say(answer, answer.stop.feed(answer.detokenizer.flush()))
-            self._say(answer, answer.stop.flush())
-        if answer.start.speak and not answer.cancelled:
-            self._speak(answer, answer.clauses.flush())
+        self._take_text(answer, answer.detokenizer.flush())
+        if answer.calls is not None:
+            self._say(answer, answer.stop.feed(answer.calls.flush()))
+        self._finish_words(answer)
         usage = Usage(
-            finished.input_tokens, finished.cached_tokens, finished.output_tokens, answer.dropped
+            finished.input_tokens,
+            finished.cached_tokens,
+            finished.output_tokens,
+            dropped_messages=len(answer.start.messages) - len(answer.read),
+            audio_tokens=self._tokens(answer.read, ("audio",)),
+            image_tokens=self._tokens(answer.read, ("image", "video")),
         )
-        done = ev.ResponseDone(answer.start.response_id, finished.reason, usage, now())
+        done = ev.ResponseDone(
+            answer.start.response_id, finished.reason, usage, now(), finished.error
+        )
         # Behind the last clause: the answer ends when all of it was spoken.
         self._to_mouth(answer, done)
+
+    def _tokens(self, messages: Sequence[Message], modalities: Sequence[Modality]) -> int:
+        """Tokens of the prompt that stand for media."""
+        encode = self._parts.llm.tokenizer.encode
+        spans = (p for m in messages for p in m.parts if isinstance(p, Span))
+        return sum(len(encode(s.text)) for s in spans if s.text and s.modality in modalities)

@@ -1,10 +1,11 @@
-"""The engine: models, KV caches and streaming states, and the three threads that own them.
+"""The engine: models, KV caches and streaming states, and the threads that own them.
 
 - the *device* thread runs the shared LLM, the transcriber, the end-of-turn model and the image
   encoder; between two decoding steps of all sessions it takes what is more urgent;
 - the *ears* thread resamples and runs voice activity detection, so that an interruption is noticed
   while the device computes;
-- the *mouth* thread synthesises speech, so that a slow voice stalls nobody's tokens.
+- the *mouth* thread synthesises speech, so that a slow voice stalls nobody's tokens;
+- long recordings have a thread each, which cuts them into windows for the device thread.
 
 Each state has one owner. Commands come from any thread through `submit`; events go to the
 listener of their session, called from these threads: it must return at once.
@@ -15,19 +16,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
+from encoders.audio import joined
+from encoders.denoise import DenoisedVad, NoiseReduction
 from encoders.media import Resampler
 from omni import events as ev
 from omni.errors import BusyError
-from omni.types import AudioChunk, Clause, Message, Pcm, Sampling
+from omni.types import AudioChunk, Clause, Message, Pcm, Sampling, Transcript
 from runtime.assembly import Parts
 from runtime.device import Device
-from runtime.states import EAR_RATE, Answer, Job, Listener, Release, Session, now
+from runtime.states import EAR_RATE, Answer, Job, Listener, Release, Session, now, report
 from runtime.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -35,6 +39,8 @@ T = TypeVar("T")
 
 SPEECH_TAIL = 0.1
 """Seconds of silence that are left on a turn when it is transcribed."""
+LONG = 15.0
+"""Seconds from which on sound is transcribed window by window, in the background."""
 
 
 class Engine:
@@ -57,6 +63,8 @@ class Engine:
         self._lock = threading.Lock()
         self._ears = Worker("ears", self._hear)
         self._mouth = Worker("mouth", self._speak)
+        self._recordings = ThreadPoolExecutor(self.config.max_sessions, "omni-recordings")
+        self._closing = False
         self._device = Device(parts, lambda answer, what: self._mouth.put((answer, what)))
 
     def start(self, *, warm_up: bool = True) -> None:
@@ -69,8 +77,11 @@ class Engine:
 
     def close(self) -> None:
         """Stop the threads after what they are doing; answers in progress get no more output."""
-        for worker in (self._ears, self._device, self._mouth):
-            worker.stop()
+        self._closing = True
+        self._ears.stop()
+        self._recordings.shutdown(cancel_futures=True)
+        self._device.stop()
+        self._mouth.stop()
 
     def open(self, session_id: str, listener: Listener) -> None:
         """Begin a session; its events go to ``listener``."""
@@ -132,6 +143,21 @@ class Engine:
         """Run ``function`` on the device thread and wait for what it returns or raises."""
         return self._device.call(function)
 
+    def in_background(self, function: Callable[[], T]) -> T:
+        """`on_device`, when nothing is urgent; answers get half of the device meanwhile.
+
+        For work in pieces that take no longer than a second, such as the windows of
+        `AudioEncoder.transcribe_windows`, of which this is the ``run``.
+        """
+        return self._device.call(function, background=True)
+
+    def on_mouth(self, function: Callable[[], T]) -> T:
+        """Run ``function`` on the thread of the voices, in its turn among the clauses of answers.
+
+        It must be short, such as one clause, and this waits for what it returns or raises.
+        """
+        return self._mouth.call(function)
+
     def _warm_up(self) -> None:
         noise = np.random.default_rng(0).normal(0, 0.01, 2 * EAR_RATE).astype(np.float32)
         stream = self.parts.hearing.stream()
@@ -144,6 +170,7 @@ class Engine:
         self._device.generator.add("warm-up", prompt, cache, Sampling(max_tokens=4))
         while not self._device.generator.idle:
             self._device.generator.step()
+        self._device.grammars.warm_up()
 
     # The ears
 
@@ -152,28 +179,61 @@ class Engine:
         if session.closed:
             return
         match command:
-            case ev.Append(chunk):
-                self._append(session, chunk)
+            case ev.Append(chunk, noise_reduction):
+                self._append(session, chunk, noise_reduction)
             case ev.Discard(before):
                 session.discard(before)
-            case ev.Forget():
+            case ev.Forget(keys):
+                session.recordings.difference_update(keys)
                 self._device.put((session, command))
             case ev.JudgeTurn(key, start, end):
                 judge = partial(self._device.judge, key, session.slice(start, end))
                 self._device.put(Job(0, session, key, judge))
             case ev.Transcribe(key, start, end, chunk, language):
-                pcm = session.slice(start, end + SPEECH_TAIL) if chunk is None else _resample(chunk)
-                transcribe = partial(self._device.transcribe, key, pcm, language)
-                self._device.put(Job(1, session, key, transcribe))
+                if chunk is None:
+                    chunk = AudioChunk(session.slice(start, end + SPEECH_TAIL), EAR_RATE)
+                if chunk.seconds > LONG:
+                    session.recordings.add(key)
+                    self._recordings.submit(self._transcribe_long, session, key, chunk, language)
+                else:
+                    transcribe = partial(self._device.transcribe, key, _resample(chunk), language)
+                    self._device.put(Job(1, session, key, transcribe))
 
-    def _append(self, session: Session, chunk: AudioChunk) -> None:
+    def _transcribe_long(
+        self, session: Session, key: str, chunk: AudioChunk, language: str | None
+    ) -> None:
+        """Transcribe window by window, so that nobody waits for all of a recording."""
+
+        def transcribed() -> ev.OutputEvent | None:
+            parts: list[Transcript] = []
+            for part in self.parts.hearing.transcribe_windows(
+                (AudioChunk(_resample(chunk), EAR_RATE),), language, run=self.in_background
+            ):
+                if self._closing or session.closed or key not in session.recordings:
+                    return None
+                parts.append(part)
+            return ev.Transcribed(key, joined(parts, chunk.seconds, language), now())
+
+        report(session, key, transcribed)
+        session.recordings.discard(key)
+
+    def _append(self, session: Session, chunk: AudioChunk, reduce: NoiseReduction | None) -> None:
+        pcm = np.zeros(0, np.float32)
         if session.resampler is None or session.resampler_rate != chunk.sample_rate:
+            if session.resampler is not None:
+                pcm = session.resampler.flush()
             session.resampler = Resampler(chunk.sample_rate, EAR_RATE)
             session.resampler_rate = chunk.sample_rate
-        pcm = session.resampler.feed(chunk.pcm)
+        pcm = np.concatenate([pcm, session.resampler.feed(chunk.pcm)])
         session.sound.append(pcm)
         session.position += chunk.seconds
-        probabilities = session.vad.feed(pcm)
+        probabilities: list[float] = []
+        if reduce != (session.denoised and session.denoised.kind):
+            if session.denoised is not None:
+                probabilities = session.denoised.flush()
+            session.denoised = reduce and DenoisedVad(reduce, self.parts.vad.stream())
+        heard = session.vad.feed(pcm)
+        probabilities += session.denoised.feed(pcm, heard) if session.denoised else heard
         session.frames += len(probabilities)
         if probabilities:
             step = 512 / EAR_RATE
@@ -181,14 +241,18 @@ class Engine:
 
     # The mouth
 
-    def _speak(self, job: tuple[Answer, Clause | ev.ResponseDone]) -> None:
-        answer, clause = job
+    def _speak(self, job: tuple[Answer, Clause | ev.OutputEvent]) -> None:
+        answer, what = job
         try:
-            if isinstance(clause, ev.ResponseDone):
-                answer.release()
-                answer.end(clause)
-            elif clause.text.strip() and not answer.cancelled:
-                self._say(answer, clause)
+            if isinstance(what, Clause):
+                if what.text.strip() and not answer.cancelled:
+                    self._say(answer, what)
+                return
+            answer.release()
+            if isinstance(what, ev.ResponseDone):
+                answer.end(what)
+            elif not answer.cancelled:
+                answer.emit(what)
         finally:
             answer.sounding.set()
 

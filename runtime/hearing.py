@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
 from omni import events as ev
 from omni.errors import InputError
 from omni.types import AudioChunk, Span
-from runtime.settings import Settings
+from runtime.host import HearingHost
 from runtime.turns import Paused, Resumed, SpeechStarted, SpeechStopped, TurnEvent, TurnTaker
 
 MAX_BUFFER = 600.0
@@ -17,45 +14,13 @@ MIN_COMMIT = 0.1
 """Seconds of sound that make a turn."""
 
 
-class Host(Protocol):
-    """What hearing needs of the conversation that it is a part of."""
-
-    settings: Settings
-    clock: Callable[[], float]
-    new_id: Callable[[str], str]
-
-    def send(self, kind: str, **fields: object) -> None:
-        """Send an event to the client."""
-        ...
-
-    def do(self, command: ev.Command) -> None:
-        """Give the engine a command."""
-        ...
-
-    def stamps(self, item_id: str) -> dict[str, float]:
-        """The times of the stages of a turn, by the id of its item."""
-        ...
-
-    def interrupt(self) -> None:
-        """The user speaks: an answer in progress ends."""
-        ...
-
-    def read_ahead(self, heard: Span) -> None:
-        """The user may have said this, and nothing more."""
-        ...
-
-    def take_turn(self, item_id: str, key: str, heard: Span | None, *, answer: bool) -> None:
-        """A turn is over; its transcript is ``heard``, or comes with ``key``."""
-        ...
-
-
 class Hearing:
     """The input buffer of one conversation and the turn that is being spoken into it.
 
     Positions are seconds of the input sound.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: HearingHost) -> None:
         self._host = host
         self._turns: TurnTaker | None = None
         self.follow_settings()
@@ -67,6 +32,7 @@ class Hearing:
         self._keys: dict[int, str] = {}
         """Of the transcripts that were asked for, by the number of the pause."""
         self._heard: dict[str, Span] = {}
+        self._stamps: dict[str, float] = {}
 
     def follow_settings(self) -> None:
         """Take over the session's turn detection; a turn in progress goes on."""
@@ -84,6 +50,16 @@ class Hearing:
         turns = self._turns
         return turns is not None and turns.speaking and turns.detection.interrupt_response
 
+    @property
+    def speaking(self) -> bool:
+        """Whether a turn is being spoken."""
+        return self._turns is not None and self._turns.speaking
+
+    @property
+    def position(self) -> float:
+        """How much sound has come."""
+        return self._position
+
     # What the client does
 
     def append(self, chunk: AudioChunk) -> None:
@@ -98,7 +74,7 @@ class Hearing:
         self._position += chunk.seconds
         self._received_at = self._host.clock()
         if len(chunk.pcm):
-            self._host.do(ev.Append(chunk))
+            self._host.do(ev.Append(chunk, self._host.settings.noise_reduction))
 
     def commit(self) -> None:
         """End the turn where the sound ends. Raises `InputError` when there is next to none."""
@@ -110,8 +86,7 @@ class Hearing:
                 code="input_audio_buffer_commit_empty",
             )
         self._item_id = self._item_id or self._host.new_id("item")
-        stamps = self._host.stamps(self._item_id)
-        stamps["speech_end"] = stamps["turn_end"] = self._host.clock()
+        self._stamps["speech_end"] = self._stamps["turn_end"] = self._host.clock()
         self._finish(begin, end, None, answer=False)
 
     def clear(self) -> None:
@@ -119,6 +94,10 @@ class Hearing:
         self._forget()
         self._buffer_start = self._position
         self._discard(self._position)
+
+    def skip(self) -> None:
+        """Drop the silence that waits uncommitted."""
+        self._buffer_start = self._position
 
     # What the engine says
 
@@ -149,8 +128,15 @@ class Hearing:
         """Keep the transcript of a pause that has not become the end of the turn (yet)."""
         if key in self._keys.values():
             self._heard[key] = span
-            self._host.stamps(self._item_id)["transcript"] = at
+            self._stamps["transcript"] = at
             self._host.read_ahead(span)
+            # An event of our own, for those who ask for it.
+            if self._host.settings.tells_partial_transcripts:
+                self._host.send(
+                    "input_audio_buffer.partial_transcript",
+                    item_id=self._item_id,
+                    transcript=span.text or "",
+                )
 
     def failed(self, key: str) -> None:
         """A transcript could not be made ahead; it is asked for again when the turn is over."""
@@ -186,7 +172,7 @@ class Hearing:
         if self._turns.detection.kind == "semantic_vad":
             self._host.do(ev.JudgeTurn(f"{self._item_id}:{pause}", start, end))
         if not again:
-            self._host.stamps(self._item_id)["silence"] = self._host.clock()
+            self._stamps["silence"] = self._host.clock()
             self._transcribe(start, end, pause)
 
     def _transcribe(self, start: float, end: float, pause: int) -> str:
@@ -197,9 +183,8 @@ class Hearing:
 
     def _stop(self, start: float, end: float, now: float, pause: int) -> None:
         assert self._turns is not None
-        stamps = self._host.stamps(self._item_id)
-        stamps["speech_end"] = self._received_at - (self._position - end)
-        stamps["turn_end"] = self._host.clock()
+        self._stamps["speech_end"] = self._received_at - (self._position - end)
+        self._stamps["turn_end"] = self._host.clock()
         self._host.send(
             "input_audio_buffer.speech_stopped",
             audio_end_ms=round(end * 1000),
@@ -212,9 +197,9 @@ class Hearing:
         key = self._keys.get(pause) if pause is not None else None
         if key is None:
             key = self._transcribe(start, end, pause if pause is not None else -1)
-        item_id, heard = self._item_id, self._heard.get(key)
+        item_id, heard, stamps = self._item_id, self._heard.get(key), self._stamps
         self._forget()
-        self._host.take_turn(item_id, key, heard, answer=answer)
+        self._host.take_turn(item_id, key, heard, sound=(start, end), stamps=stamps, answer=answer)
         self._buffer_start = end
         self._discard(end)
 
@@ -224,6 +209,7 @@ class Hearing:
         self._item_id = ""
         self._keys.clear()
         self._heard.clear()
+        self._stamps = {}
 
     def _discard(self, before: float) -> None:
         if before > self._discarded:

@@ -1,15 +1,17 @@
-"""The items of a conversation: messages, tool calls and their outputs, and what was really heard."""
+"""The items of a conversation: messages, tool calls, their outputs, and what was really heard."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from reprlib import repr as short
 from typing import Any, Literal
 
 from omni.errors import InputError
 from omni.types import Message, Span, ToolCall
-from runtime.wire import Event
+from runtime.wire import Event, refuse_unknown
 
 Role = Literal["system", "user", "assistant"]
 Kind = Literal["message", "function_call", "function_call_output"]
@@ -65,7 +67,11 @@ class Part:
         """As it is kept."""
         span = None
         if self.span is not None:
-            span = {"modality": self.span.modality, "text": self.span.text, "times": self.span.times}
+            span = {
+                "modality": self.span.modality,
+                "text": self.span.text,
+                "times": self.span.times,
+            }
         return {
             "kind": self.kind,
             "text": self.text,
@@ -114,6 +120,8 @@ class Item:
     """When its first sound left, in seconds of the engine's clock."""
     cut: str | None = None
     """What was probably heard when the user spoke over it."""
+    stamps: dict[str, float] = field(default_factory=dict)
+    """Of a spoken turn: when its stages were over, in seconds of the engine's clock."""
 
     @property
     def ready(self) -> bool:
@@ -212,9 +220,7 @@ def read_items(items: Sequence[Item]) -> list[Message]:
             continue
         last = messages[-1] if messages else None
         if message.tool_calls and last is not None and last.role == "assistant":
-            messages[-1] = Message(
-                "assistant", last.parts, (*last.tool_calls, *message.tool_calls)
-            )
+            messages[-1] = Message("assistant", last.parts, (*last.tool_calls, *message.tool_calls))
         else:
             messages.append(message)
     return messages
@@ -252,16 +258,11 @@ def check_item(data: Any, path: str = "item") -> None:
     kind = data.get("type", "message")
     if not isinstance(kind, str) or kind not in _FIELDS:
         raise InputError(
-            f"{path}.type must be one of {', '.join(_FIELDS)}, not {kind!r}",
+            f"{path}.type must be one of {', '.join(_FIELDS)}, not {short(kind)}",
             param=f"{path}.type",
             code="unsupported" if isinstance(kind, str) and "mcp" in kind else "invalid_value",
         )
-    for key in data.keys() - {*_COMMON, *_FIELDS[kind]}:
-        raise InputError(
-            f"unknown field '{path}.{key}' in an item of type {kind}",
-            param=f"{path}.{key}",
-            code="unknown_field",
-        )
+    refuse_unknown(data, {*_COMMON, *_FIELDS[kind]}, path, f"an item of type {kind}")
     if data.get("id") is not None and (
         not isinstance(data["id"], str) or not 1 <= len(data["id"]) <= 64
     ):
@@ -270,15 +271,30 @@ def check_item(data: Any, path: str = "item") -> None:
         _check_message(data, path)
         return
     for key in _FIELDS[kind]:
+        if kind == "function_call" and key == "call_id" and data.get(key) is None:
+            continue
         if not isinstance(data.get(key), str):
             raise InputError(f"{path}.{key} must be a string", param=f"{path}.{key}")
+    if kind == "function_call" and not _is_object(data["arguments"]):
+        raise InputError(
+            f"{path}.arguments must be the JSON text of an object, such as '{{}}'",
+            param=f"{path}.arguments",
+        )
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _check_message(data: dict[str, Any], path: str) -> None:
     role = data.get("role")
     if not isinstance(role, str) or role not in _CONTENT:
         raise InputError(
-            f"{path}.role must be one of {', '.join(_CONTENT)}, not {role!r}", param=f"{path}.role"
+            f"{path}.role must be one of {', '.join(_CONTENT)}, not {short(role)}",
+            param=f"{path}.role",
         )
     content = data.get("content")
     if not isinstance(content, list) or not content:
@@ -290,11 +306,13 @@ def _check_message(data: dict[str, Any], path: str) -> None:
 
 
 def _check_part(part: Any, role: str, path: str) -> None:
-    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(part, dict):
+        raise InputError(f"{path} must be an object", param=path)
+    kind = part.get("type")
     if kind not in _CONTENT[role]:
         raise InputError(
             f"{path}.type must be one of {', '.join(_CONTENT[role])} in a message of the {role}, "
-            f"not {kind!r}",
+            f"not {short(kind)}",
             param=f"{path}.type",
         )
     needed = {"input_audio": "audio", "input_image": "image_url", "output_audio": "transcript"}
@@ -306,11 +324,8 @@ def _check_part(part: Any, role: str, path: str) -> None:
         allowed |= {"detail"}
     if kind == "output_audio":
         allowed |= {"audio"}
-    for key in part.keys() - allowed:
-        raise InputError(
-            f"unknown field '{path}.{key}' in a part of type {kind}",
-            param=f"{path}.{key}",
-            code="unknown_field",
-        )
+    refuse_unknown(part, allowed, path, f"a part of type {kind}")
+    if kind == "input_audio" and part.get("audio") is None:
+        field_name = "transcript"  # history in words, from a client that no longer has the sound
     if not isinstance(part.get(field_name), str):
         raise InputError(f"{path}.{field_name} must be a string", param=f"{path}.{field_name}")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from omni import events as ev
-from omni.types import Timings, Usage
+from omni.types import AudioChunk, Timings, Usage
+from runtime.formats import SpeechEncoder
 from runtime.items import Item, SpokenClause
 from runtime.settings import ResponseSettings
 from runtime.wire import WIRE_RATE, Event
@@ -23,26 +26,41 @@ class Response:
         self,
         response_id: str,
         settings: ResponseSettings,
-        item: Item,
         context: list[Item] | None,
         stamps: dict[str, float],
     ) -> None:
         self.id = response_id
         self.settings = settings
-        self.item = item
         self.context = context
+        self.items: list[Item] = []
+        """What came of it so far, in order; the last one may be in progress."""
         self.started = False
+        self.muted = False
+        """The client wants no more sound of it."""
         self.cancelled: str | None = None
         self.timings = Timings(dict(stamps))
+        self.space = ""
+        """White space that waits for words: alone it makes no message."""
+        self.kept_at = 0.0
+        """When its text was kept last."""
+        self.encoder: SpeechEncoder | None = None
+        """Of the message in progress."""
+        self._sound: list[AudioChunk] = []
         self._status = "in_progress"
         self._details: Event | None = None
         self._usage: Event | None = None
         self._warnings: list[str] = []
 
     @property
+    def item(self) -> Item | None:
+        """The item in progress."""
+        return self.items[-1] if self.items and self.items[-1].status == "in_progress" else None
+
+    @property
     def where(self) -> Event:
-        """The ids that every event of the answer's item carries."""
-        return {"response_id": self.id, "item_id": self.item.id, "output_index": 0}
+        """The ids that every event of the last item carries."""
+        index = len(self.items) - 1
+        return {"response_id": self.id, "item_id": self.items[-1].id, "output_index": index}
 
     @property
     def text_kind(self) -> str:
@@ -59,9 +77,11 @@ class Response:
         if message not in self._warnings:
             self._warnings.append(message)
 
-    def hear(self, event: ev.AudioDelta) -> None:
-        """Note which words the sound carries."""
-        item = self.item
+    def hear(self, event: ev.AudioDelta) -> bytes:
+        """Note which words the sound carries, and give it back in the client's format."""
+        item = self.items[-1]
+        if self.encoder is None:
+            self.encoder = SpeechEncoder(self.settings.output_format)
         if item.playing_since is None:
             item.playing_since = event.at
         samples = item.samples + len(event.chunk.pcm)
@@ -69,6 +89,17 @@ class Response:
             item.spoken.append(SpokenClause(event.clause, samples))
         else:
             item.spoken[-1].end = samples
+        self._sound.append(event.chunk)
+        return self.encoder.encode(event.chunk)
+
+    def end_sound(self) -> tuple[bytes, AudioChunk | None]:
+        """The rest of the message's sound in the client's format, and all of it as one piece."""
+        encoder, self.encoder = self.encoder, None
+        sound, self._sound = self._sound, []
+        if encoder is None:
+            return b"", None
+        pcm = np.concatenate([chunk.pcm for chunk in sound])
+        return encoder.flush(), AudioChunk(pcm, sound[0].sample_rate)
 
     def finish(self, reason: str, done: ev.ResponseDone | None, error: str | None) -> None:
         """Set the final status from the engine's last word (None: it never started)."""
@@ -83,14 +114,15 @@ class Response:
         else:
             self._details = {"type": "completed"}
         usage = done.usage if done is not None else Usage()
+        media = usage.audio_tokens + usage.image_tokens
         self._usage = {
             "total_tokens": usage.input_tokens + usage.output_tokens,
             "input_tokens": usage.input_tokens,
             "output_tokens": usage.output_tokens,
             "input_token_details": {
-                "text_tokens": usage.input_tokens,
-                "audio_tokens": 0,
-                "image_tokens": 0,
+                "text_tokens": usage.input_tokens - media,
+                "audio_tokens": usage.audio_tokens,
+                "image_tokens": usage.image_tokens,
                 "cached_tokens": usage.cached_tokens,
             },
             "output_token_details": {"text_tokens": usage.output_tokens, "audio_tokens": 0},
@@ -105,13 +137,13 @@ class Response:
             "object": "realtime.response",
             "status": self._status,
             "status_details": self._details,
-            "output": [self.item.wire()] if self.item.parts and self._usage else [],
+            "output": [item.wire() for item in self.items] if self._usage else [],
             "conversation_id": conversation_id if settings.in_conversation else None,
             "output_modalities": list(settings.modalities),
             "max_output_tokens": settings.max_output_tokens,
             "audio": {
                 "output": {
-                    "format": {"type": "audio/pcm", "rate": WIRE_RATE},
+                    "format": settings.output_format.wire,
                     "voice": settings.voice or "auto",
                 }
             },
@@ -123,3 +155,8 @@ class Response:
             wire["timings"] = self.timings.since(origin)
             wire["warnings"] = self._warnings
         return wire
+
+    @property
+    def seconds(self) -> float:
+        """Length of all its sound."""
+        return sum(item.samples for item in self.items) / WIRE_RATE

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from openai.types import realtime as rt
-from openai.types.realtime.realtime_audio_input_turn_detection import SemanticVad, ServerVad
-from pydantic import BaseModel
+from typing import Any, Literal
 
 from omni.errors import InputError
-from omni.types import Sampling
+from omni.types import Sampling, Tool, ToolUse
 from omni.weights import DEFAULT_MODEL
+from runtime.checks import OPENAI_VOICES, check_response, check_session
+from runtime.formats import WireFormat
 from runtime.turns import TurnDetection
-from runtime.wire import WIRE_RATE, check
+
+log = logging.getLogger(__name__)
+_BASE = TurnDetection()
 
 INSTRUCTIONS = (
     "You are Omni, a friendly voice assistant. Answer in one or two short spoken sentences, in the "
@@ -24,10 +25,6 @@ INSTRUCTIONS = (
 """Short on purpose: every word more cost the small default model right answers."""
 
 MAX_OUTPUT_TOKENS = 1024
-TEMPERATURE = (0.0, 2.0)
-SPEED = (0.25, 1.5)
-_OWN_FIELDS = {"temperature", "top_p", "seed"}
-"""Sampling options that the protocol lost on its way to GA and that local models need."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +50,12 @@ class Settings:
             "type": "realtime",
             "object": "realtime.session",
             "id": session_id,
-            "model": defaults.model,
-            "output_modalities": ["audio"],
-            "instructions": defaults.instructions,
-            "audio": {
-                "input": {
-                    "format": {"type": "audio/pcm", "rate": WIRE_RATE},
-                    "transcription": {"model": defaults.transcriber},
-                    "noise_reduction": None,
-                    "turn_detection": {
-                        "type": "semantic_vad",
-                        "eagerness": "auto",
-                        "create_response": True,
-                        "interrupt_response": True,
-                    },
-                },
-                "output": {
-                    "format": {"type": "audio/pcm", "rate": WIRE_RATE},
-                    "voice": defaults.voice,
-                    "speed": 1.0,
-                },
-            },
-            "tools": [],
-            "tool_choice": "auto",
-            "max_output_tokens": "inf",
-            "truncation": "auto",
-            "temperature": defaults.sampling.temperature,
-            "top_p": defaults.sampling.top_p,
-            "seed": defaults.sampling.seed,
+            "audio": {"input": {"turn_detection": {"type": "semantic_vad"}}, "output": {}},
         }
+        transcription = {"model": defaults.transcriber}
+        self.wire["audio"]["input"] |= {"transcription": transcription, "noise_reduction": None}
+        self.wire |= {"include": None, "tracing": None}
+        _complete(self.wire, defaults)
 
     def update(self, change: Mapping[str, Any], *, voice_fixed: bool = False) -> None:
         """Merge ``change`` in: objects deeply, null clears. On `InputError` nothing has changed.
@@ -92,9 +66,10 @@ class Settings:
         for key in ("id", "object"):
             if merged[key] != self.wire[key]:
                 raise InputError(f"session.{key} cannot be changed", param=f"session.{key}")
-        _check_session(merged, change, self.defaults)
-        voice = merged["audio"]["output"].get("voice")
-        if voice_fixed and voice != self.wire["audio"]["output"].get("voice"):
+        check_session(merged, change, self.defaults)
+        _complete(merged, self.defaults)
+        voice = merged["audio"]["output"]["voice"]
+        if voice_fixed and voice != self.wire["audio"]["output"]["voice"]:
             raise InputError(
                 "the voice cannot change after the first audio of the session; open a new session",
                 param="session.audio.output.voice",
@@ -102,22 +77,47 @@ class Settings:
             )
         self.wire = merged
 
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Take over the settings of an earlier session, as far as this server can follow them."""
+        change = {key: saved[key] for key in saved.keys() - {"id", "object", "model"}}
+        try:
+            self.update(change)
+        except InputError as error:
+            log.warning("the saved settings are not taken over: %s", error)
+
     @property
     def turn_detection(self) -> TurnDetection | None:
         """None: the client commits turns itself (push to talk)."""
         wire = self.wire["audio"]["input"]["turn_detection"]
         if wire is None:
             return None
-        base = TurnDetection(kind=wire["type"])
         return TurnDetection(
             kind=wire["type"],
-            threshold=_or(wire.get("threshold"), base.threshold),
-            prefix_padding=_or(wire.get("prefix_padding_ms"), base.prefix_padding * 1000) / 1000,
-            silence=_or(wire.get("silence_duration_ms"), base.silence * 1000) / 1000,
-            eagerness=_or(wire.get("eagerness"), "auto"),
-            create_response=_or(wire.get("create_response"), True),
-            interrupt_response=_or(wire.get("interrupt_response"), True),
+            threshold=wire.get("threshold", _BASE.threshold),
+            prefix_padding=wire.get("prefix_padding_ms", 1000 * _BASE.prefix_padding) / 1000,
+            silence=wire.get("silence_duration_ms", 1000 * _BASE.silence) / 1000,
+            eagerness=wire.get("eagerness", "auto"),
+            create_response=wire["create_response"],
+            interrupt_response=wire["interrupt_response"],
+            idle_timeout=None if (idle := wire.get("idle_timeout_ms")) is None else idle / 1000,
         )
+
+    @property
+    def input_format(self) -> WireFormat:
+        """Of the sound that the client sends."""
+        return WireFormat.of(self.wire["audio"]["input"]["format"])
+
+    @property
+    def noise_reduction(self) -> Literal["near_field", "far_field"] | None:
+        """How far the user's microphone is; None: the sound is left as it is."""
+        kind: Literal["near_field", "far_field"] | None
+        kind = (self.wire["audio"]["input"].get("noise_reduction") or {}).get("type")
+        return kind
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The functions that the model may call."""
+        return _tools(self.wire["tools"])
 
     @property
     def language(self) -> str | None:
@@ -131,11 +131,18 @@ class Settings:
         """Whether the client wants transcripts of the user's side."""
         return self.wire["audio"]["input"]["transcription"] is not None
 
+    @property
+    def tells_partial_transcripts(self) -> bool:
+        """Whether the client wants to know what the user says while they speak."""
+        transcription = self.wire["audio"]["input"]["transcription"] or {}
+        return bool(transcription.get("partial"))
+
     def response(self, change: Mapping[str, Any]) -> ResponseSettings:
         """The settings of one response: the session's, with those of ``response.create``."""
-        _check_response(change, self.defaults)
+        check_response(change, self.wire, self.defaults)
         output = self.wire["audio"]["output"]
         own_output = ((change.get("audio") or {}).get("output")) or {}
+        keep_ratio, context_limit = self._truncation
         tokens = _or(change.get("max_output_tokens"), self.wire["max_output_tokens"])
         return ResponseSettings(
             instructions=_or(change.get("instructions"), self.wire["instructions"]) or "",
@@ -151,7 +158,28 @@ class Settings:
             metadata=change.get("metadata"),
             in_conversation=change.get("conversation", "auto") != "none",
             max_output_tokens="inf" if tokens is None else tokens,
+            output_format=WireFormat.of(_or(own_output.get("format"), output["format"])),
+            tools=self._tool_use(change),
+            keep_ratio=keep_ratio,
+            context_limit=context_limit,
         )
+
+    def _tool_use(self, change: Mapping[str, Any]) -> ToolUse:
+        tools = _tools(_or(change.get("tools"), self.wire["tools"]))
+        choice = _or(change.get("tool_choice"), self.wire["tool_choice"])
+        parallel = _or(change.get("parallel_tool_calls"), self.wire["parallel_tool_calls"])
+        if isinstance(choice, dict):
+            return ToolUse(tools, "required", choice["name"], parallel=False)
+        return ToolUse(tools, choice, None, parallel)
+
+    @property
+    def _truncation(self) -> tuple[float | None, int | None]:
+        """What share of the context a too long conversation is cut to, and its own limit."""
+        wire = self.wire["truncation"]
+        if isinstance(wire, str):
+            return (1.0 if wire == "auto" else None), None
+        limit = (wire.get("token_limits") or {}).get("post_instructions")
+        return wire["retention_ratio"], limit
 
 
 @dataclass(frozen=True)
@@ -166,11 +194,66 @@ class ResponseSettings:
     metadata: dict[str, str] | None
     in_conversation: bool
     max_output_tokens: int | str
+    output_format: WireFormat
+    tools: ToolUse
+    keep_ratio: float | None
+    context_limit: int | None
 
     @property
     def speak(self) -> bool:
         """Whether the answer is spoken."""
         return "audio" in self.modalities
+
+
+def _complete(wire: dict[str, Any], defaults: Defaults) -> None:
+    """Put in what is in effect where nothing was asked for: clients read it from the session."""
+    blank = {
+        "model": defaults.model,
+        "output_modalities": ["audio"],
+        "instructions": defaults.instructions,
+        "tools": [],
+        "tool_choice": "auto",
+        "parallel_tool_calls": False,  # a small model does not know when to stop
+        "max_output_tokens": "inf",
+        "truncation": "auto",
+        "temperature": defaults.sampling.temperature,
+        "top_p": defaults.sampling.top_p,
+        "seed": defaults.sampling.seed,
+    }
+    _fill(wire, blank)
+    wire["model"] = defaults.model
+    given, made = wire["audio"]["input"], wire["audio"]["output"]
+    for side in (given, made):
+        side["format"] = WireFormat.of(side.get("format")).wire
+    _fill(made, {"voice": defaults.voice, "speed": 1.0})
+    if given.get("transcription") is not None:
+        given["transcription"]["model"] = defaults.transcriber
+    detection = given.get("turn_detection")
+    if detection is not None:
+        _fill(detection, _DETECTION[detection["type"]])
+        _fill(detection, {"create_response": True, "interrupt_response": True})
+
+
+_DETECTION: dict[str, dict[str, Any]] = {
+    "semantic_vad": {"eagerness": "auto"},
+    "server_vad": {
+        "threshold": _BASE.threshold,
+        "prefix_padding_ms": round(1000 * _BASE.prefix_padding),
+        "silence_duration_ms": round(1000 * _BASE.silence),
+        "idle_timeout_ms": None,
+    },
+}
+
+
+def _fill(wire: dict[str, Any], blank: Mapping[str, Any]) -> None:
+    wire.update({key: value for key, value in blank.items() if wire.get(key) is None})
+
+
+def _tools(wire: list[dict[str, Any]]) -> tuple[Tool, ...]:
+    return tuple(
+        Tool(tool["name"], tool.get("description") or "", tool.get("parameters") or {})
+        for tool in wire
+    )
 
 
 def _or(value: Any, default: Any) -> Any:
@@ -195,174 +278,3 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
         else:
             merged[key] = copy.deepcopy(value)
     return merged
-
-
-def _bounded(value: Any, bounds: tuple[float, float], param: str) -> None:
-    low, high = bounds
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InputError(
-            f"{param} must be between {low:g} and {high:g}, not {value!r}", param=param
-        )
-
-
-def _check_session(merged: dict[str, Any], change: Mapping[str, Any], defaults: Defaults) -> None:
-    if merged.get("type") != "realtime":
-        raise InputError(
-            f"session.type must be 'realtime', not {merged.get('type')!r}", param="session.type"
-        )
-    if change.get("model") not in (None, defaults.model):
-        raise InputError(
-            f"this server runs {defaults.model!r}; start it with --model to change it",
-            param="session.model",
-        )
-    merged["model"] = defaults.model
-    standard = {
-        k: v for k, v in merged.items() if k not in _OWN_FIELDS | {"object", "id", "expires_at"}
-    }
-    audio = merged.get("audio")
-    if not isinstance(audio, dict) or not all(
-        isinstance(audio.get(side), dict) for side in ("input", "output")
-    ):
-        raise InputError(
-            "session.audio needs its 'input' and 'output' objects", param="session.audio"
-        )
-    for side in ("input", "output"):
-        _check_format(audio[side].get("format"), f"session.audio.{side}.format")
-        audio[side]["format"] = {"type": "audio/pcm", "rate": WIRE_RATE}
-    detection = audio["input"].pop("turn_detection", None)
-    try:
-        check(rt.RealtimeSessionCreateRequest, standard, "session")
-    finally:
-        audio["input"]["turn_detection"] = detection
-    _check_detection(detection)
-    if audio["input"].get("noise_reduction") is not None:
-        raise InputError(
-            "input noise reduction is not available in this version; send null",
-            param="session.audio.input.noise_reduction",
-            code="unsupported",
-        )
-    if merged.get("tools"):
-        raise InputError(
-            "tools are not available in this version; send an empty list",
-            param="session.tools",
-            code="unsupported",
-        )
-    language = (audio["input"].get("transcription") or {}).get("language")
-    if language and defaults.languages and language.split("-")[0] not in defaults.languages:
-        raise InputError(
-            f"the language {language!r} is not heard here; send an ISO 639-1 code such as 'en', or "
-            "null to have it detected",
-            param="session.audio.input.transcription.language",
-        )
-    _check_voice(audio["output"].get("voice"), defaults, "session.audio.output.voice")
-    _bounded(audio["output"].get("speed"), SPEED, "session.audio.output.speed")
-    _check_sampling(merged, "session")
-    _check_modalities(merged.get("output_modalities"), "session.output_modalities")
-    for key, value in (("output_modalities", ["audio"]), ("instructions", defaults.instructions)):
-        if merged.get(key) is None:
-            merged[key] = value
-    for name in _OWN_FIELDS:
-        if merged.get(name) is None:
-            merged[name] = getattr(defaults.sampling, name)
-
-
-def _check_response(change: Mapping[str, Any], defaults: Defaults) -> None:
-    standard = {
-        k: v for k, v in change.items() if k not in _OWN_FIELDS | {"input"} and v is not None
-    }
-    check(rt.RealtimeResponseCreateParams, standard, "response")
-    if change.get("tools"):
-        raise InputError(
-            "tools are not available in this version", param="response.tools", code="unsupported"
-        )
-    if change.get("input") is not None and not isinstance(change["input"], list):
-        raise InputError("response.input must be a list of items", param="response.input")
-    if change.get("conversation") not in (None, "auto", "none"):
-        raise InputError(
-            "response.conversation must be 'auto' or 'none'", param="response.conversation"
-        )
-    output = ((change.get("audio") or {}).get("output")) or {}
-    _check_format(output.get("format"), "response.audio.output.format")
-    _check_voice(output.get("voice"), defaults, "response.audio.output.voice")
-    _check_sampling(change, "response")
-    _check_modalities(change.get("output_modalities"), "response.output_modalities")
-
-
-def _check_modalities(value: Any, param: str) -> None:
-    if value is not None and list(value) not in (["text"], ["audio"]):
-        raise InputError(
-            f"{param} must be ['audio'] (speech with its transcript) or ['text'], not {value!r}",
-            param=param,
-        )
-
-
-def _check_sampling(options: Mapping[str, Any], path: str) -> None:
-    _bounded(options.get("temperature"), TEMPERATURE, f"{path}.temperature")
-    _bounded(options.get("top_p"), (0.0, 1.0), f"{path}.top_p")
-    seed = options.get("seed")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise InputError(f"{path}.seed must be an integer, not {seed!r}", param=f"{path}.seed")
-    tokens = options.get("max_output_tokens")
-    if isinstance(tokens, int) and not 1 <= tokens <= 4096:
-        raise InputError(
-            f"{path}.max_output_tokens must be 1 to 4096 or 'inf', not {tokens}",
-            param=f"{path}.max_output_tokens",
-        )
-
-
-def _check_detection(detection: Any) -> None:
-    param = "session.audio.input.turn_detection"
-    if detection is None:
-        return
-    kinds: dict[Any, type[BaseModel]] = {"server_vad": ServerVad, "semantic_vad": SemanticVad}
-    kind = detection.get("type") if isinstance(detection, dict) else None
-    if not isinstance(kind, str) or kind not in kinds:
-        raise InputError(
-            f"{param}.type must be 'server_vad', 'semantic_vad', or null instead of the object "
-            f"(push to talk), not {kind!r}",
-            param=f"{param}.type",
-        )
-    check(kinds[kind], detection, param)
-    _bounded(detection.get("threshold"), (0.0, 1.0), f"{param}.threshold")
-    _bounded(detection.get("prefix_padding_ms"), (0, 5_000), f"{param}.prefix_padding_ms")
-    _bounded(detection.get("silence_duration_ms"), (50, 10_000), f"{param}.silence_duration_ms")
-    if detection.get("idle_timeout_ms") is not None:
-        raise InputError(
-            "idle timeouts are not available in this version; leave the field out",
-            param=f"{param}.idle_timeout_ms",
-            code="unsupported",
-        )
-
-
-def _check_format(value: Any, param: str) -> None:
-    if not isinstance(value, Mapping | None):
-        raise InputError(
-            f"{param} must be an object such as {{'type': 'audio/pcm', 'rate': {WIRE_RATE}}}",
-            param=param,
-        )
-    kind = (value or {}).get("type", "audio/pcm")
-    rate = (value or {}).get("rate", WIRE_RATE)
-    if kind != "audio/pcm" or rate != WIRE_RATE:
-        raise InputError(
-            f"{param}: this version speaks audio/pcm at {WIRE_RATE} Hz (16-bit little-endian, "
-            f"mono), not {kind} at {rate}; resample before sending",
-            param=param,
-            code="unsupported_format",
-        )
-
-
-def _check_voice(value: Any, defaults: Defaults, param: str) -> None:
-    if value is None or not defaults.voices:
-        return
-    name = value.get("id") if isinstance(value, dict) else value
-    known = ("auto", *defaults.voices)
-    if name not in known and name not in OPENAI_VOICES:
-        raise InputError(f"unknown voice {name!r}; known are: {', '.join(known)}", param=param)
-
-
-OPENAI_VOICES = frozenset(
-    ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse", "marin", "cedar")
-)
-"""Stock clients ask for these; they get the default voice."""

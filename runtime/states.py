@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -13,11 +14,17 @@ import numpy as np
 from decoders.clauses import ClauseSplitter
 from decoders.speech import StartBuffer
 from decoders.text import IncrementalDetokenizer, StopMatcher
+from decoders.toolcalls import ToolCallParser
+from encoders.denoise import DenoisedVad
 from encoders.media import Resampler
 from encoders.vad import VadStream
 from omni import events as ev
+from omni.errors import OmniError
 from omni.llm.cache import Cache
-from omni.types import AudioChunk, Clause, Pcm
+from omni.types import AudioChunk, Clause, Message, Pcm
+from runtime.prompt import Kept
+
+log = logging.getLogger(__name__)
 
 Listener = Callable[[ev.OutputEvent], None]
 EAR_RATE = 16_000
@@ -37,13 +44,19 @@ class Session:
     listener: Listener
     vad: VadStream  # ears
     cache: Cache  # device
+    kept: Kept | None = None  # device
+    inclination: tuple[list[int], float] | None = None  # device
+    """Log odds of a tool call after a prompt that asks for nothing."""
     resampler: Resampler | None = None  # ears
     resampler_rate: int = 0
+    denoised: DenoisedVad | None = None  # ears
     sound: list[Pcm] = field(default_factory=list)
     sound_start: int = 0
     appended: float = 0.0  # submit
     position: float = 0.0  # ears
     frames: int = 0
+    recordings: set[str] = field(default_factory=set)
+    """Keys of those long ones whose words are still wanted."""
     answers: dict[str, Answer] = field(default_factory=dict)
     closed: bool = False
 
@@ -75,8 +88,10 @@ class Answer:
         """Its name among the requests of all sessions."""
         self.cancelled = False
         self.failed: str | None = None
-        self.dropped = 0
+        self.read: list[Message] = []
+        """The messages that fitted into the prompt."""
         self.detokenizer: IncrementalDetokenizer | None = None
+        self.calls: ToolCallParser | None = None
         self.stop = StopMatcher(start.sampling.stop)
         self.clauses = ClauseSplitter()
         self.expected: queue.SimpleQueue[Clause] = queue.SimpleQueue()
@@ -133,3 +148,19 @@ class Job:
     session: Session
     key: str
     work: Callable[[], ev.OutputEvent]
+
+
+def report(session: Session, key: str, work: Callable[[], ev.OutputEvent | None]) -> None:
+    """Do ``work`` about ``key`` and emit what it returns; a failure as `InputFailed`."""
+    if session.closed:
+        return
+    event: ev.OutputEvent | None
+    try:
+        event = work()
+    except OmniError as error:
+        event = ev.InputFailed(key, str(error), now())
+    except Exception as error:
+        log.exception("%s failed", key)
+        event = ev.InputFailed(key, f"internal error: {error}", now())
+    if event is not None:
+        session.emit(event)

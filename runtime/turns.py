@@ -38,6 +38,8 @@ class TurnDetection:
     eagerness: Eagerness = "auto"
     create_response: bool = True
     interrupt_response: bool = True
+    idle_timeout: float | None = None
+    """Seconds of silence after the answer's sound, after which the assistant speaks again."""
     settle: float = 0.3
     settle_unsure: float = 0.45
 

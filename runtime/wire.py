@@ -11,16 +11,14 @@ import base64
 import binascii
 import json
 import re
-import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from reprlib import repr as short
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 from openai.types import realtime as rt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from omni.errors import InputError
-from omni.types import AudioChunk
 
 Event = dict[str, Any]
 M = TypeVar("M", bound=BaseModel)
@@ -39,6 +37,10 @@ class InputImageBufferAppendEvent(BaseModel):
     event_id: str | None = None
 
 
+MAX_EVENT = 16 * 1024 * 1024
+"""Characters of one client event: some 4 minutes of sound."""
+
+_MAX_NAME = 200
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 CLIENT_EVENTS: dict[str, type[BaseModel]] = {
@@ -46,6 +48,7 @@ CLIENT_EVENTS: dict[str, type[BaseModel]] = {
     "input_audio_buffer.append": rt.InputAudioBufferAppendEvent,
     "input_audio_buffer.commit": rt.InputAudioBufferCommitEvent,
     "input_audio_buffer.clear": rt.InputAudioBufferClearEvent,
+    "output_audio_buffer.clear": rt.OutputAudioBufferClearEvent,
     "input_image_buffer.append": InputImageBufferAppendEvent,
     "conversation.item.create": rt.ConversationItemCreateEvent,
     "conversation.item.delete": rt.ConversationItemDeleteEvent,
@@ -60,11 +63,14 @@ CLIENT_EVENTS: dict[str, type[BaseModel]] = {
 _CHECKED_ELSEWHERE = {"session", "item", "response"}
 
 
-def parse(text: str | bytes) -> Event:
-    """Parse and check one client event.
-
-    Raises `InputError` for anything but a known event with known fields of the right types.
-    """
+def load(text: str | bytes) -> Event:
+    """The JSON object that a client sent; raises `InputError` for anything else."""
+    if len(text) > MAX_EVENT:
+        raise InputError(
+            f"the event has {len(text)} characters; one may have {MAX_EVENT}: send sound and "
+            "pictures in smaller pieces",
+            code="event_too_large",
+        )
     try:
         text = text if isinstance(text, str) else text.decode()
         event = json.loads(text)
@@ -81,11 +87,15 @@ def parse(text: str | bytes) -> Event:
             f"the event is a JSON {type(event).__name__}; send an object with a 'type'",
             code="invalid_event",
         )
+    return event
+
+
+def check_event(event: Event) -> None:
+    """Raise `InputError` for anything but a known event with known fields of the right types."""
     kind = event.get("type")
     if not isinstance(kind, str) or kind not in CLIENT_EVENTS:
         raise InputError(
-            f"unknown event type {reprlib.repr(kind)}; known are: "
-            f"{', '.join(sorted(CLIENT_EVENTS))}",
+            f"unknown event type {short(kind)}; known are: {', '.join(sorted(CLIENT_EVENTS))}",
             param="type",
             code="unknown_event",
         )
@@ -102,7 +112,6 @@ def parse(text: str | bytes) -> Event:
     for key in required & _CHECKED_ELSEWHERE - event.keys():
         raise InputError(f"{kind} needs the field {key!r}", param=key, code="missing_field")
     check(model, own, skip=_CHECKED_ELSEWHERE)
-    return event
 
 
 def check(
@@ -118,23 +127,42 @@ def check(
         model.model_validate(dict(data), strict=True)
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
-            where = [str(part) for part in problem["loc"]]
+            where = _path(problem["loc"], data)
             if where and where[0] in skip:
                 continue
             name = ".".join([*([path] if path else []), *where])
             code = "missing_field" if problem["type"] == "missing" else "invalid_value"
             raise InputError(f"{name}: {problem['msg']}", param=name, code=code) from None
+    refuse_unknown(data, model.model_fields, path, "it")
     for key, value in data.items():
-        name = f"{path}.{key}" if path else key
-        if key not in model.model_fields:
+        inner = model.model_fields[key].annotation
+        if isinstance(value, Mapping) and (sub := _only_model(inner)) is not None:
+            check(sub, value, f"{path}.{key}" if path else key)
+
+
+def refuse_unknown(data: Mapping[str, Any], known: Collection[str], path: str, what: str) -> None:
+    """Raise `InputError` for a field of ``what`` that is not among the ``known``."""
+    for key in data:
+        if key not in known:
+            name = (f"{path}.{key}" if path else key)[:_MAX_NAME]
             raise InputError(
-                f"unknown field {name!r}; known are: {', '.join(sorted(model.model_fields))}",
+                f"unknown field '{name}'; {what} has: {', '.join(sorted(known))}",
                 param=name,
                 code="unknown_field",
             )
-        inner = model.model_fields[key].annotation
-        if isinstance(value, Mapping) and (sub := _only_model(inner)) is not None:
-            check(sub, value, name)
+
+
+def _path(location: Sequence[int | str], data: Any) -> list[str]:
+    """Where in ``data`` a problem lies: pydantic also names the member of a union that it tried."""
+    where: list[str] = []
+    for step in location:
+        inside = isinstance(data, Mapping) or (isinstance(data, list) and isinstance(step, int))
+        if not inside:
+            break
+        where.append(str(step))
+        found = isinstance(data, list) or step in data
+        data = data[step] if found else None
+    return where
 
 
 def _only_model(annotation: Any) -> type[BaseModel] | None:
@@ -157,26 +185,9 @@ def decode_base64(data: str, param: str) -> bytes:
         ) from None
 
 
-def decode_audio(data: str, param: str = "audio") -> AudioChunk:
-    """Base64 of 16-bit little-endian mono PCM at 24 kHz -> AudioChunk."""
-    raw = decode_base64(data, param)
-    if len(raw) % 2:
-        raise InputError(
-            f"{param} holds {len(raw)} bytes, which is no whole number of 16-bit samples; send "
-            "audio/pcm: 16-bit little-endian mono at 24 kHz",
-            param=param,
-            code="invalid_audio",
-        )
-    pcm = np.frombuffer(raw, dtype="<i2").astype(np.float32) / 32768.0
-    return AudioChunk(pcm, WIRE_RATE)
-
-
-def encode_audio(chunk: AudioChunk) -> str:
-    """AudioChunk at 24 kHz -> base64 of 16-bit little-endian mono PCM."""
-    if chunk.sample_rate != WIRE_RATE:
-        raise ValueError(f"the wire carries {WIRE_RATE} Hz, not {chunk.sample_rate} Hz")
-    pcm = np.clip(chunk.pcm * 32767.0, -32768, 32767).astype("<i2")
-    return base64.b64encode(pcm.tobytes()).decode("ascii")
+def encode_base64(data: bytes) -> str:
+    """Bytes -> the text that carries them on the wire."""
+    return base64.b64encode(data).decode("ascii")
 
 
 def decode_data_url(url: str, param: str) -> bytes:

@@ -6,9 +6,11 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 STOP = object()
 """The job that ends a thread."""
@@ -30,6 +32,13 @@ class Worker:
         """Take a job; never blocks."""
         self._jobs.put(job)
 
+    def call(self, function: Callable[[], T]) -> T:
+        """Run ``function`` in its turn among the jobs and wait for what it returns or raises."""
+        call = _Call(function)
+        self._jobs.put(call)
+        result: T = call.future.result()
+        return result
+
     def stop(self) -> None:
         """Stop after the job in progress and wait for the thread."""
         if self._thread.is_alive():
@@ -39,7 +48,24 @@ class Worker:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not STOP:
             try:
-                self._work(job)
+                if isinstance(job, _Call):
+                    job.run()
+                else:
+                    self._work(job)
             except Exception:
                 # A session's failure must not take the thread from the others.
                 log.exception("%s failed", self._thread.name)
+
+
+class _Call:
+    """A function that another thread waits for."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self.future: Future[Any] = Future()
+
+    def run(self) -> None:
+        try:
+            self.future.set_result(self._function())
+        except BaseException as error:
+            self.future.set_exception(error)

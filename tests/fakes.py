@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import queue
 import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 
+from omni import events as ev
 from omni.llm.cache import Output
-from omni.types import AudioChunk, Capabilities, Span, Transcript
+from omni.llm.tools import HERMES
+from omni.types import AudioChunk, Capabilities, Message, Span, Transcript, call
 from runtime.assembly import Parts
+from runtime.engine import Engine
 
 
 @dataclass
@@ -36,8 +41,17 @@ class ByteTokenizer:
     vocabulary = 256
     eos_ids = frozenset({0})
 
-    def encode_chat(self, messages, add_generation_prompt=True, tools=None):
-        text = "".join(f"\x02{m.role}:{m.text}\x03" for m in messages)
+    controls: ClassVar[dict[str, int]] = {}
+    tool_format = HERMES
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def encode_chat(self, messages, add_generation_prompt=True, tools=()):
+        text = "".join(f"\x05{tool.name}\x06" for tool in tools)
+        for m in messages:
+            calls = "".join(f"\x04{c.name}{c.arguments}" for c in m.tool_calls)
+            text += f"\x02{m.role}:{m.text}{calls}\x03"
         return list((text + "\x02assistant:").encode())
 
     def token_bytes(self, token: int) -> bytes:
@@ -89,6 +103,12 @@ class LoudnessHearing:
         stream = self.stream()
         stream.feed(chunk)
         return stream.transcribe(language)
+
+    def transcribe_windows(self, sound, language=None, *, times=False, run=call):
+        for chunk in sound:
+            for begin in range(0, len(chunk.pcm), 16_000):
+                second = AudioChunk(chunk.pcm[begin : begin + 16_000], chunk.sample_rate)
+                yield run(lambda second=second: self.transcribe_long(second))
 
 
 class LoudnessStream:
@@ -167,3 +187,40 @@ def fake_parts(script: Callable[[str], str] = lambda asked: f"You said {asked}."
         sight=SizeSight(),
         voice=BeepVoice(),
     )
+
+
+class Running:
+    """An engine with fake parts, apart from ``real`` ones; collects each session's events."""
+
+    def __init__(
+        self, script=lambda asked: f"You said {asked}.", config=None, real=None, **llm
+    ) -> None:
+        self.parts = replace(fake_parts(script, **llm), **(real or {}))
+        self.engine = Engine(self.parts, config)
+        self.boxes: dict[str, queue.SimpleQueue] = {}
+
+    def __enter__(self):
+        self.engine.start()
+        return self
+
+    def __exit__(self, *error):
+        self.engine.close()
+
+    def open(self, session: str) -> None:
+        self.boxes[session] = queue.SimpleQueue()
+        self.engine.open(session, self.boxes[session].put)
+
+    def ask(self, session: str, text: str, response: str = "r", **options) -> None:
+        messages = (Message("user", (text,)),)
+        self.engine.submit(session, ev.Start(response, messages, **options))
+
+    def until(self, session: str, kind: type):
+        seen = []
+        while True:
+            seen.append(self.boxes[session].get(timeout=10))
+            if isinstance(seen[-1], kind):
+                return seen
+
+    def answer(self, session: str, text: str, **options):
+        self.ask(session, text, **options)
+        return self.until(session, ev.ResponseDone)

@@ -22,10 +22,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_server(log: Path, *options: str) -> tuple[subprocess.Popen, str]:
+def start_server(log: Path, *options: str, port: int | None = None) -> tuple[subprocess.Popen, str]:
     """Run ``omni serve`` and wait until it is ready."""
-    port = free_port()
-    command = [sys.executable, "-m", "omni.cli", "serve", "--port", str(port), *options]
+    port = port or free_port()
+    command = [sys.executable, "-m", "omni.cli", "serve", "--port", str(port)]
+    # Nothing of a test stays in the user's directory; a test that keeps says where.
+    command += [*(() if "--data-dir" in options else ("--keep", "nothing")), *options]
     with log.open("w") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=out, cwd=DATA.parent.parent, env=dict(os.environ)

@@ -91,7 +91,8 @@ def _server(model: str, quantization: str) -> Iterator[tuple[str, dict[str, Any]
         options += ["--model", model]
     began = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "omni.cli", "serve", *options], env=dict(os.environ)
+        [sys.executable, "-m", "omni.cli", "serve", "--keep", "nothing", *options],
+        env=dict(os.environ),
     )
     url = f"http://127.0.0.1:{port}"
     try:

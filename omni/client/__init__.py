@@ -7,31 +7,40 @@
 ...     reply.save("answer.wav")
 
 :class:`AsyncOmniClient` is the same for asyncio. Importing this package loads neither torch nor a
-model.
+model. :mod:`omni.client.devices` has the microphone and the speaker.
 """
 
+from omni.client.answer import Answer
 from omni.client.asynchronous import AsyncOmniClient
-from omni.client.blocking import OmniClient
+from omni.client.blocking import BlockingAnswer, OmniClient
 from omni.client.connection import EventStream
-from omni.client.errors import OmniServerError, OmniTimeoutError
+from omni.client.errors import OmniServerError, OmniTimeoutError, RefusedError
 from omni.client.events import Event
 from omni.client.media import AudioLike, ImageLike, load_audio, save_wav
-from omni.client.reply import Reply
+from omni.client.reply import Piece, Reply
 from omni.client.stream import Spoken, end_of_speech, speak_in_real_time
+from omni.client.tools import FunctionCall, FunctionTool, tool
 
 __all__ = [
+    "Answer",
     "AsyncOmniClient",
     "AudioLike",
+    "BlockingAnswer",
     "Event",
     "EventStream",
+    "FunctionCall",
+    "FunctionTool",
     "ImageLike",
     "OmniClient",
     "OmniServerError",
     "OmniTimeoutError",
+    "Piece",
+    "RefusedError",
     "Reply",
     "Spoken",
     "end_of_speech",
     "load_audio",
     "save_wav",
     "speak_in_real_time",
+    "tool",
 ]

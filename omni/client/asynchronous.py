@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from omni.client import media
-from omni.client.connection import Connection, EventStream, realtime_uri
+from omni.client.answer import Answer, answer_calls, new_item_id, output_item
+from omni.client.connection import Connection, EventStream
 from omni.client.errors import OmniTimeoutError
+from omni.client.handshake import Server, realtime_uri
 from omni.client.media import AudioLike, ImageLike
-from omni.client.reply import Reply, ReplyBuilder
-from omni.errors import ConnectionClosedError, InputError, OmniError
-from omni.types import AudioChunk
+from omni.client.reply import Reply
+from omni.client.tools import Toolbox, ToolLike
+from omni.errors import ConnectionClosedError, InputError
+from omni.types import AudioChunk, ToolCall
 
 _PIECE_BYTES = media.WIRE_RATE * 2 // 10  # 100 ms of sound in one event
 
@@ -27,7 +29,10 @@ class AsyncOmniClient:
     >>> async with AsyncOmniClient() as omni:             # doctest: +SKIP
     ...     reply = await omni.ask("What is in this picture?", image="cat.jpg")
 
-    Leaving the block closes the session and ends the task that reads it.
+    Leaving the block closes the session and ends its tasks. A connection that breaks is opened
+    again and the session goes on: items, settings and wishes for an answer that the server had not
+    acknowledged are sent again, in order; sound that was on its way is lost. Meanwhile senders
+    wait, and :meth:`events` tells it.
     """
 
     def __init__(
@@ -37,19 +42,25 @@ class AsyncOmniClient:
         *,
         model: str = "omni",
         timeout: float = 10.0,
+        session_id: str | None = None,
+        reconnect: bool = True,
     ) -> None:
         """Take the settings; nothing is connected yet.
 
         ``url`` is the server's, ``http(s)://`` or ``ws(s)://``, with or without ``/v1``;
         ``api_key`` goes as a bearer token; ``model`` is for servers that have several; ``timeout``
         is in seconds, for the server to open a session or to answer a session update.
+        ``session_id`` is that of an earlier session to go on with; ``reconnect`` says whether a
+        broken connection is restored.
         """
         realtime_uri(url, model)
-        self.url = url
-        self._model = model
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._timeout = timeout
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._server = Server(url, model, headers, timeout)
+        self._resumes = session_id
+        self._reconnect = reconnect
         self._connection: Connection | None = None
+        self._toolbox = Toolbox()
+        self._answering_calls: asyncio.Task[None] | None = None
         self._asking = asyncio.Lock()
         self._wire_audio = media.WireAudio()
 
@@ -68,14 +79,13 @@ class AsyncOmniClient:
         """Open the session unless it is open, and apply ``session``, see :meth:`update_session`.
 
         Raises ConnectionClosedError when nothing answers there or it is not an Omni server,
-        BusyError when the server is full, and OmniServerError when it refuses the settings.
+        RefusedError when it wants another key, BusyError when it is full, and OmniServerError when
+        it refuses the settings or does not know the session to go on with.
         """
         if self._connection is None or not self._connection.alive:
             await self.close()
             self._wire_audio = media.WireAudio()
-            self._connection = await Connection.open(
-                self.url, self._model, self._headers, self._timeout
-            )
+            self._connection = await Connection.open(self._server, self._resumes, self._reconnect)
         if session:
             await self.update_session(**session)
         return self
@@ -83,13 +93,24 @@ class AsyncOmniClient:
     async def close(self) -> None:
         """End the session; readers of :meth:`events` come to their end. Closing twice is fine."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        answering, self._answering_calls = self._answering_calls, None
+        try:
+            if connection is not None:
+                await connection.close()
+        finally:
+            if answering is not None:
+                answering.cancel()
+                await asyncio.wait([answering])
 
     @property
     def session(self) -> Mapping[str, Any]:
         """The session's settings as the server last reported them."""
         return self._open.session
+
+    @property
+    def session_id(self) -> str | None:
+        """The id by which this session can be resumed, also by another client later."""
+        return self._open.session_id
 
     @property
     def _open(self) -> Connection:
@@ -104,29 +125,44 @@ class AsyncOmniClient:
 
         Ends when this side closes; raises ConnectionClosedError when the other does. A server's
         ``error`` event is raised as OmniServerError unless ``raise_errors`` is False. Two loops at
-        a time share the events. Past 4096 unread events the oldest are dropped.
+        a time share the events. Past 4096 unread events the oldest are dropped, and counted in
+        ``dropped``.
         """
         return self._open.events(raise_errors)
 
     async def send(self, event: Mapping[str, Any]) -> str:
         """Send one client event as it stands and give back its ``event_id``.
 
-        Raises ConnectionClosedError when there is no session.
+        Waits while the server takes no more and while a broken connection is restored. Raises
+        ConnectionClosedError when there is no session.
         """
         return await self._open.send(event)
 
     async def update_session(self, **session: Any) -> Mapping[str, Any]:
         """Change settings and give back all of them, e.g. ``instructions="Be brief."``.
 
-        Nested as on the wire: ``audio={"output": {"voice": "..."}}``. Raises OmniServerError when
-        the server refuses one; all then stay as they were.
+        Nested as on the wire: ``audio={"output": {"voice": "..."}}``. ``tools`` may hold plain
+        functions: they are run when the assistant calls them, and the answer to their outputs is
+        asked for. Raises OmniServerError when the server refuses a setting; all then stay as they
+        were.
         """
+        session = self._with_tools(session)
         with self._open.tap() as tap:
             event = {"type": "session.update", "session": {"type": "realtime", **session}}
             tap.sent.add(await self.send(event))
-            answer = await tap.wait_for("session.updated", self._timeout)
+            answer = await tap.wait_for("session.updated", self._server.timeout)
         settings: Mapping[str, Any] = answer.data["session"]
         return settings
+
+    def _with_tools(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options with tools as the wire wants them; a task answers the functions' calls."""
+        options = dict(options)
+        if options.get("tools"):
+            options["tools"] = self._toolbox.wire(options["tools"])
+        if self._toolbox and self._answering_calls is None:
+            work = answer_calls(self._open, self._toolbox)
+            self._answering_calls = asyncio.create_task(work, name="omni-client-tools")
+        return options
 
     async def send_audio(self, audio: AudioLike, rate: int | None = None) -> None:
         """Add sound to the input buffer, where the server listens for turns.
@@ -161,14 +197,17 @@ class AsyncOmniClient:
 
     async def send_text(self, text: str) -> None:
         """Add a written message of the user; :meth:`create_response` asks for the answer."""
-        await self._send_message(_new_item_id(), [{"type": "input_text", "text": text}])
+        content = [{"type": "input_text", "text": text}]
+        item = {"id": new_item_id(), "type": "message", "role": "user", "content": content}
+        await self.send({"type": "conversation.item.create", "item": item})
 
-    async def _send_message(self, item_id: str, content: list[dict[str, str]]) -> str:
-        item = {"id": item_id, "type": "message", "role": "user", "content": content}
-        return await self.send({"type": "conversation.item.create", "item": item})
+    async def send_tool_output(self, call: ToolCall, output: str) -> None:
+        """Tell what a tool gave back whose calls you answer yourself; see ``Event.tool_call``."""
+        await self.send({"type": "conversation.item.create", "item": output_item(call, output)})
 
     async def create_response(self, **response: Any) -> str:
         """Ask for an answer now; the options are those of ``response.create``."""
+        response = self._with_tools(response)
         extra = {"response": response} if response else {}
         return await self.send({"type": "response.create", **extra})
 
@@ -195,6 +234,7 @@ class AsyncOmniClient:
         audio: AudioLike | None = None,
         image: ImageLike | None = None,
         rate: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
         timeout: float | None = 120.0,  # noqa: ASYNC109 - it also stops the answer on the server
         **response: Any,
     ) -> Reply:
@@ -202,54 +242,64 @@ class AsyncOmniClient:
 
         ``rate`` is that of a bare array of sound, ``timeout`` is in seconds for the whole answer or
         None, and ``response`` holds options of ``response.create``: ``output_modalities=["text"]``.
-        A recording goes as one message, apart from the input buffer, so that turn detection can
-        stay on. Questions of several tasks wait for each other. A cancel, like a timeout, also
-        stops the answer on the server. Unless :meth:`events` is being read at the same time, the
-        events of the answer are used up here.
+        ``tools`` are functions that the assistant may call for this question, instead of those of
+        the session; the reply lists the calls. A recording goes as one message, apart from the
+        input buffer, so that turn detection can stay on. Questions of several tasks wait for each
+        other. A cancel, like a timeout, also stops the answer on the server. Unless :meth:`events`
+        is being read at the same time, the events of the answer are used up here.
 
         Raises InputError when nothing was asked or what was given cannot be sent, OmniServerError
         when the server refused the question or failed to answer it, OmniTimeoutError when there is
-        no whole answer in time, and ConnectionClosedError when the session is gone.
+        no whole answer in time, and ConnectionClosedError when the session is gone or the
+        connection broke in the middle of the answer.
         """
-        content = _content(text, audio, image, rate)
         try:
-            async with self._asking, asyncio.timeout(timeout):
-                return await self._ask(content, response, wants_transcript=audio is not None)
+            async with (
+                asyncio.timeout(timeout),
+                self.stream(
+                    text, audio=audio, image=image, rate=rate, tools=tools, **response
+                ) as answer,
+            ):
+                return await answer.read()
         except TimeoutError as error:
             raise OmniTimeoutError(
                 f"no whole answer in {timeout:g} s; pass a longer timeout"
             ) from error
 
-    async def _ask(
-        self, content: list[dict[str, str]], options: Mapping[str, Any], wants_transcript: bool
-    ) -> Reply:
-        reply = ReplyBuilder(_new_item_id())
-        with self._open.tap(exclusive=True) as tap:
-            asked = await self._send_message(reply.item_id, content)
-            tap.sent.add(asked)
-            try:
-                tap.sent.add(await self.create_response(**options))
-                while reply.done is None:
-                    reply.add(await tap.next())
-            except OmniError as error:
-                if getattr(error, "event_id", None) == asked:  # no question, hence no answer
-                    await self.cancel(reply.response_id)
-                raise
-            except BaseException:
-                with contextlib.suppress(OmniError):
-                    await self.cancel(reply.response_id)
-                raise
-            if wants_transcript and self._transcribes():
-                # The wire promises no order between the answer and the transcript of the question.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(2.0):
-                        while not reply.heard:
-                            reply.add(await tap.next())
-        return reply.build()
+    @contextlib.asynccontextmanager
+    async def stream(
+        self,
+        text: str | None = None,
+        *,
+        audio: AudioLike | None = None,
+        image: ImageLike | None = None,
+        rate: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        **response: Any,
+    ) -> AsyncIterator[Answer]:
+        """Ask one question like :meth:`ask`, and take the answer piece by piece as it comes.
 
-    def _transcribes(self) -> bool:
-        audio = self.session.get("audio") or {}
-        return bool((audio.get("input") or {}).get("transcription"))
+        >>> async with omni.stream("Tell me a joke.") as answer:   # doctest: +SKIP
+        ...     async for piece in answer:
+        ...         print(piece.text, end="")
+        ... print(answer.reply.usage)
+
+        Leaving the block before the end stops the answer on the server.
+        """
+        content = _content(text, audio, image, rate)
+        options = self._with_tools({**response, **({"tools": tools} if tools else {})})
+        connection = self._open
+        async with self._asking:
+            with connection.tap(exclusive=True) as tap:
+                answer = Answer(connection, tap, self._toolbox, content, options)
+                try:
+                    await answer.begin()
+                    yield answer
+                except BaseException as error:
+                    await answer.abandon(error)
+                    raise
+                else:
+                    await answer.abandon(None)
 
 
 def _content(
@@ -266,7 +316,3 @@ def _content(
     if not content:
         raise InputError("nothing was asked; pass text, audio or image", param="text")
     return content
-
-
-def _new_item_id() -> str:
-    return f"item_{uuid.uuid4().hex[:24]}"

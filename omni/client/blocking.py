@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from omni.client.answer import Answer
 from omni.client.asynchronous import AsyncOmniClient
 from omni.client.events import Event
 from omni.client.media import AudioLike, ImageLike
-from omni.client.reply import Reply
-from omni.errors import ConnectionClosedError
+from omni.client.reply import Piece, Reply
+from omni.client.tools import ToolLike
+from omni.errors import ConnectionClosedError, OmniError
+from omni.types import ToolCall
 
 T = TypeVar("T")
+
+
+class BlockingAnswer:
+    """An answer in the making; see :class:`omni.client.Answer`."""
+
+    def __init__(self, answer: Answer, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._answer = answer
+        self._run = run
+
+    def __iter__(self) -> Iterator[Piece]:
+        async def following() -> Piece | None:
+            return await anext(self._answer, None)
+
+        while (piece := self._run(following())) is not None:
+            yield piece
+
+    def read(self) -> Reply:
+        """Read to the end and give back the whole answer."""
+        reply: Reply = self._run(self._answer.read())
+        return reply
+
+    @property
+    def reply(self) -> Reply:
+        """The whole answer; RuntimeError before the iteration has come to its end."""
+        return self._answer.reply
 
 
 class OmniClient:
@@ -31,9 +60,18 @@ class OmniClient:
         *,
         model: str = "omni",
         timeout: float = 10.0,
+        session_id: str | None = None,
+        reconnect: bool = True,
     ) -> None:
         """Take the settings, those of :class:`AsyncOmniClient`; nothing is connected yet."""
-        self._client = AsyncOmniClient(url, api_key, model=model, timeout=timeout)
+        self._client = AsyncOmniClient(
+            url,
+            api_key,
+            model=model,
+            timeout=timeout,
+            session_id=session_id,
+            reconnect=reconnect,
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -64,11 +102,12 @@ class OmniClient:
         return self
 
     def close(self) -> None:
-        """End the session and its thread."""
+        """End the session and its threads; tools that still run are waited for."""
         if self._loop is None or self._thread is None:
             return
         try:
             self._run(self._client.close())
+            self._run(self._loop.shutdown_default_executor())
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -94,6 +133,11 @@ class OmniClient:
         """The session's settings as the server last reported them."""
         return self._client.session
 
+    @property
+    def session_id(self) -> str | None:
+        """The id by which this session can be resumed."""
+        return self._client.session_id
+
     def events(self, *, raise_errors: bool = True) -> Iterator[Event]:
         """Iterate over the session's events, from the first one that nobody has read yet."""
         stream = self._client.events(raise_errors=raise_errors)
@@ -111,13 +155,45 @@ class OmniClient:
         audio: AudioLike | None = None,
         image: ImageLike | None = None,
         rate: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
         timeout: float | None = 120.0,
         **response: Any,
     ) -> Reply:
         """Ask one question and wait for the whole answer; see :meth:`AsyncOmniClient.ask`."""
-        return self._run(
-            self._client.ask(text, audio=audio, image=image, rate=rate, timeout=timeout, **response)
-        )
+        media: dict[str, Any] = {"audio": audio, "image": image, "rate": rate}
+        return self._run(self._client.ask(text, **media, tools=tools, timeout=timeout, **response))
+
+    @contextlib.contextmanager
+    def stream(
+        self,
+        text: str | None = None,
+        *,
+        audio: AudioLike | None = None,
+        image: ImageLike | None = None,
+        rate: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        **response: Any,
+    ) -> Iterator[BlockingAnswer]:
+        """Ask one question and take the answer piece by piece; see :meth:`AsyncOmniClient.stream`.
+
+        >>> with omni.stream("Tell me a joke.") as answer:         # doctest: +SKIP
+        ...     for piece in answer:
+        ...         print(piece.text, end="")
+        """
+        media: dict[str, Any] = {"audio": audio, "image": image, "rate": rate}
+        streaming = self._client.stream(text, **media, tools=tools, **response)
+
+        async def leave(error: OmniError | None) -> None:
+            await streaming.__aexit__(type(error) if error else None, error, None)
+
+        answer = self._run(_entered(streaming))
+        try:
+            yield BlockingAnswer(answer, self._run)
+        except BaseException as error:
+            self._run(leave(error if isinstance(error, OmniError) else None))
+            raise
+        else:
+            self._run(leave(None))
 
     def send(self, event: Mapping[str, Any]) -> str:
         """Send one client event as it stands, and give back its ``event_id``."""
@@ -147,6 +223,10 @@ class OmniClient:
         """Add a written message of the user."""
         self._run(self._client.send_text(text))
 
+    def send_tool_output(self, call: ToolCall, output: str) -> None:
+        """Tell what a tool gave back whose calls you answer yourself."""
+        self._run(self._client.send_tool_output(call, output))
+
     def create_response(self, **response: Any) -> str:
         """Ask for an answer now."""
         return self._run(self._client.create_response(**response))
@@ -158,3 +238,7 @@ class OmniClient:
     def truncate(self, item_id: str, audio_end_ms: int, content_index: int = 0) -> None:
         """Tell the server how much of a spoken answer was really heard."""
         self._run(self._client.truncate(item_id, audio_end_ms, content_index))
+
+
+async def _entered(streaming: contextlib.AbstractAsyncContextManager[Answer]) -> Answer:
+    return await streaming.__aenter__()

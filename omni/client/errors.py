@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from omni.errors import OmniError
+from omni.errors import ConnectionClosedError, OmniError
 
 
 class OmniServerError(OmniError):
@@ -47,3 +47,7 @@ class OmniServerError(OmniError):
 
 class OmniTimeoutError(OmniError, TimeoutError):
     """The server did not answer in the time given."""
+
+
+class RefusedError(ConnectionClosedError):
+    """The server ended or refused the session on purpose; trying again would not help."""

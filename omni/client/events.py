@@ -9,16 +9,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from omni.client.media import WIRE_RATE, pcm16_to_float
-from omni.types import AudioChunk
+from omni.types import AudioChunk, ToolCall
+
+if TYPE_CHECKING:
+    from openai.types.realtime import RealtimeServerEvent
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One server event: its ``type``, and its fields in ``data`` or as attributes.
+    """One event: its ``type``, and its fields in ``data`` or as attributes.
 
+    The types are those of the Realtime protocol. Two are this client's own:
+    ``client.disconnected`` (``code``, ``reason``) when the connection is lost, and
+    ``client.reconnected`` when the session goes on (``resent``: ids of the events that were sent
+    again; ``broken``: ids of the ``response.create`` events whose answers broke off); between them
+    the server tells all items of the conversation anew.
     ``received`` is the moment of arrival in seconds of :func:`time.monotonic`.
 
     >>> Event("response.output_text.delta", {"delta": "Hel"}).delta
@@ -47,9 +55,49 @@ class Event:
             raise ValueError("not a Realtime event: an object with a `type` was expected")
         return cls(data.pop("type"), data)
 
+    @property
+    def words(self) -> str | None:
+        """More of the answer's words, spoken or written; None in events that bring none."""
+        if self.type in ("response.output_text.delta", "response.output_audio_transcript.delta"):
+            return str(self.data["delta"])
+        return None
+
+    @property
+    def sound(self) -> AudioChunk | None:
+        """More of the answer's sound; None in events that bring none."""
+        return self.audio_chunk() if self.type == "response.output_audio.delta" else None
+
+    @property
+    def tool_call(self) -> ToolCall | None:
+        """The call of a tool that is now complete; None in events that complete none."""
+        if self.type != "response.output_item.done":
+            return None
+        return function_call(self.data["item"])
+
     def audio_chunk(self) -> AudioChunk:
         """Decode the sound of a ``response.output_audio.delta``: float32 mono at 24 kHz."""
         return AudioChunk(pcm16_to_float(base64.b64decode(self.data["delta"])), WIRE_RATE)
+
+    def typed(self) -> RealtimeServerEvent:
+        """The same event as a class of ``openai.types.realtime``, for type checkers and editors.
+
+        Loads the ``openai`` package, which takes a moment the first time. Raises LookupError for
+        events that are not in the protocol.
+        """
+        from openai.types import realtime
+
+        for kind in get_args(get_args(realtime.RealtimeServerEvent)[0]):
+            if self.type in get_args(kind.model_fields["type"].annotation):
+                event: RealtimeServerEvent = kind.construct(type=self.type, **self.data)
+                return event
+        raise LookupError(f"{self.type} is no server event of openai.types.realtime; read .data")
+
+
+def function_call(item: Mapping[str, Any]) -> ToolCall | None:
+    """The call that a whole ``function_call`` item holds; None for any other item."""
+    if item.get("type") != "function_call" or item.get("status", "completed") != "completed":
+        return None
+    return ToolCall(str(item["call_id"]), str(item["name"]), item.get("arguments") or "{}")
 
 
 class Mailbox:
@@ -60,9 +108,12 @@ class Mailbox:
         self._changed = asyncio.Event()
         self._closed = False
         self._error: Callable[[], Exception] | None = None
+        self.dropped = 0
+        """How many events were dropped unread."""
 
     def put(self, event: Event) -> None:
         """Add an event at the end."""
+        self.dropped += len(self._events) == self._events.maxlen
         self._events.append(event)
         self._changed.set()
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from omni.errors import InputError
 from omni.llm.cache import Cache, Feed, Output, common_prefix
+from omni.llm.constraint import Constraint
 from omni.llm.sampling import Sampler, sample
 from omni.types import Sampling, Step
 
@@ -51,14 +52,16 @@ class Model(Protocol):
 class Finished:
     """The end of a request. ``stop_text`` is the stop string that was met, which was streamed too.
 
-    "length": ``max_tokens`` or the context is full. A finished prefill says "stop".
+    "length": ``max_tokens`` or the context is full. "failed": the constraint was too hard to
+    follow, as ``error`` says. A finished prefill says "stop".
     """
 
-    reason: Literal["stop", "length", "cancelled"]
+    reason: Literal["stop", "length", "cancelled", "failed"]
     input_tokens: int
     cached_tokens: int
     output_tokens: int
     stop_text: str | None = None
+    error: str | None = None
 
 
 @dataclass(slots=True)
@@ -72,17 +75,21 @@ class _Request:
     limit: int
     stop: tuple[bytes, ...]
     hidden: bool
-    last: int | None = None
-    """The newest token, not in the cache yet; None while the prompt is read."""
+    constraint: Constraint | None = None
+    last: list[int] | None = None
+    """The newest tokens, not in the cache yet; None while the prompt is read."""
     written: int = 0
     tail: bytes = b""
     ahead: Tensor | None = None
     """Logits (V,) after the prompt, where an earlier prefill of the same prompt left them."""
 
     def finished(
-        self, reason: Literal["stop", "length", "cancelled"], stop_text: str | None = None
+        self,
+        reason: Literal["stop", "length", "cancelled", "failed"],
+        stop_text: str | None = None,
+        error: str | None = None,
     ) -> Finished:
-        return Finished(reason, len(self.prompt), self.cached, self.written, stop_text)
+        return Finished(reason, len(self.prompt), self.cached, self.written, stop_text, error)
 
 
 Event = tuple[str, Step | Finished]
@@ -123,12 +130,14 @@ class BatchGenerator:
         *,
         embeds: Tensor | None = None,
         hidden: bool = False,
+        constraint: Constraint | None = None,
     ) -> None:
         """Begin a generation; ``embeds`` has a row for every negative id of the prompt.
 
         The cache is cropped to what it has in common with the prompt; at least the last token is
         read again, unless `add_prefill` has just read this very prompt. With ``hidden`` each `Step`
-        carries the state that its token was drawn from.
+        carries the state that its token was drawn from; one that ``constraint`` left no choice
+        about was not drawn and has none. Stop strings do not end a tool call.
 
         Raises `InputError` for an id or a cache in use, an empty prompt, one that leaves no room
         for an answer (code ``context_length_exceeded``), or settings out of range.
@@ -144,6 +153,7 @@ class BatchGenerator:
         room = self._model.max_context - len(request.prompt) + 1
         request.limit = room if sampling.max_tokens is None else min(room, sampling.max_tokens)
         request.stop = tuple(s.encode() for s in sampling.stop if s)
+        request.constraint = constraint
 
     def add_prefill(
         self,
@@ -178,7 +188,7 @@ class BatchGenerator:
             if request.ahead is not None:
                 continue
             if request.last is not None:
-                feeds.append(Feed(request.cache, [request.last]))
+                feeds.append(Feed(request.cache, request.last))
                 drawing.append(request_id)
             elif budget > 0:
                 feed = self._chunk(request, budget)
@@ -195,13 +205,9 @@ class BatchGenerator:
         for i, request_id in enumerate(drawing):
             if self._requests[request_id].sampler is None:
                 self._requests[request_id].cache.ahead = out.logits[i].clone()
-        if rows:
-            samplers = [s for _, r in rows if (s := self._requests[r].sampler) is not None]
-            logits = out.logits[[i for i, _ in rows]]
-            tokens = sample(logits, samplers, self._model.tokenizer.vocabulary)
-            for (i, request_id), token in zip(rows, tokens, strict=True):
-                state = None if out.hidden is None else out.hidden[i]
-                events.extend(self._advance(request_id, token, state))
+        logits = out.logits[[i for i, _ in rows]]
+        states = None if out.hidden is None else out.hidden[[i for i, _ in rows]]
+        events.extend(self._draw([r for _, r in rows], logits, states))
         return events + self._end_prefills()
 
     def _draw_ahead(self) -> list[Event]:
@@ -209,9 +215,29 @@ class BatchGenerator:
         events: list[Event] = []
         for request_id, request in list(self._requests.items()):
             if request.ahead is not None and request.sampler is not None:
-                logits, request.ahead = request.ahead[None], None
-                [token] = sample(logits, [request.sampler], self._model.tokenizer.vocabulary)
-                events.extend(self._advance(request_id, token, None))
+                logits, request.ahead = request.ahead[None].clone(), None
+                events.extend(self._draw([request_id], logits, None))
+        return events
+
+    def _draw(self, ids: list[str], logits_BV: Tensor, states_BD: Tensor | None) -> list[Event]:
+        """A token for each of these requests; the logits are overwritten."""
+        events: list[Event] = []
+        rows, samplers = [], []
+        for row, request_id in enumerate(ids):
+            request = self._requests[request_id]
+            assert request.sampler is not None
+            try:
+                if request.constraint is not None:
+                    request.constraint.apply(logits_BV[row, : self._model.tokenizer.vocabulary])
+                rows.append(row)
+                samplers.append(request.sampler)
+            except InputError as error:
+                events.append(self._end(request_id, request.finished("failed", error=str(error))))
+        if rows:
+            tokens = sample(logits_BV[rows], samplers, self._model.tokenizer.vocabulary)
+            for row, token in zip(rows, tokens, strict=True):
+                state = None if states_BD is None else states_BD[row]
+                events.extend(self._advance(ids[row], token, state))
         return events
 
     def _begin(
@@ -265,19 +291,35 @@ class BatchGenerator:
         request = self._requests[request_id]
         if token in self._model.tokenizer.eos_ids:
             return [self._end(request_id, request.finished("stop"))]
-        request.last = token
-        request.written += 1
-        events: list[Event] = [(request_id, Step(token, state if request.hidden else None))]
-        if request.stop:
-            request.tail += self._model.tokenizer.token_bytes(token)
-            met = [s for s in request.stop if s in request.tail]
-            if met:
-                text = min(met, key=request.tail.index).decode()
+        tokens = [token]
+        events: list[Event] = []
+        if request.constraint is not None:
+            try:
+                tokens += request.constraint.advance(token)
+            except InputError as error:
+                return [self._end(request_id, request.finished("failed", error=str(error)))]
+        request.last = []
+        for t in tokens:
+            request.last.append(t)
+            request.written += 1
+            events.append((request_id, Step(t, state if request.hidden else None)))
+            state = None
+            if text := self._stop_text(request, t):
                 return [*events, self._end(request_id, request.finished("stop", text))]
-            request.tail = request.tail[-max(map(len, request.stop)) :]
-        if request.written >= request.limit:
-            events.append(self._end(request_id, request.finished("length")))
+            if request.written >= request.limit:
+                return [*events, self._end(request_id, request.finished("length"))]
+        if request.constraint is not None and request.constraint.finished:
+            events.append(self._end(request_id, request.finished("stop")))
         return events
+
+    def _stop_text(self, request: _Request, token: int) -> str | None:
+        if not request.stop or (request.constraint is not None and request.constraint.in_call):
+            return None
+        request.tail += self._model.tokenizer.token_bytes(token)
+        if met := [s for s in request.stop if s in request.tail]:
+            return min(met, key=request.tail.index).decode()
+        request.tail = request.tail[-max(map(len, request.stop)) :]
+        return None
 
     def _end(self, request_id: str, finished: Finished) -> Event:
         del self._requests[request_id]

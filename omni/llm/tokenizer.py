@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from omni.errors import InputError, WeightsError
-from omni.types import Message
+from omni.llm.tools import (
+    HERMES,
+    Rendered,
+    ToolFormat,
+    add_own_text,
+    declaration,
+    detect_format,
+    lay_out,
+)
+from omni.types import Message, Tool
 
 _CUT = "\ufdd0"
 """A Unicode noncharacter, so never part of text: marks where a control token is cut in two."""
@@ -47,6 +57,9 @@ class ChatTokenizer:
             i: t for i, t in sorted(self._tokenizer.get_added_tokens_decoder().items()) if t.content
         }
         self._special = frozenset(i for i, t in self._added.items() if t.special)
+        self._silent = frozenset(
+            i for i in self._special if "tool_call" not in self._added[i].content
+        )
         self._cut_special = _any_of([t.content for t in self._added.values() if t.special])
         self._cut_added = _any_of([t.content for t in self._added.values()])
         self.vocabulary = self._tokenizer.get_vocab_size()
@@ -62,23 +75,42 @@ class ChatTokenizer:
         """Ids of plain text: no control tokens are added or recognised in it."""
         return self._ids(_cut(text, self._cut_added))
 
+    @property
+    def controls(self) -> dict[str, int]:
+        """Texts that are one token each and never part of plain text, and their ids."""
+        return {token.content: i for i, token in self._added.items() if i < self.vocabulary}
+
+    @cached_property
+    def tool_format(self) -> ToolFormat:
+        """How this model writes tool calls."""
+        if self._template_text is None:
+            return HERMES
+        return detect_format(lambda messages, tools: self._render(messages, True, tools))
+
     def encode_chat(
         self,
         messages: Sequence[Message],
         add_generation_prompt: bool = True,
-        tools: list[dict[str, Any]] | None = None,
+        tools: Sequence[Tool] = (),
     ) -> list[int]:
         """Ids of a conversation; spans of other media are read by their text.
 
-        Raises `InputError` when the model has no chat template or it refuses the messages.
+        Tools and tool calls are laid out as the chat template has them, else as `HERMES`. Raises
+        `InputError` when the model has no chat template or it refuses the messages.
         """
-        rendered = []
-        for message in messages:
-            # The model's own words may hold tool calls, which are tokens of their own.
-            own_words = message.role in ("assistant", "system")
-            cut = self._cut_special if own_words else self._cut_added
-            rendered.append({"role": message.role, "content": _cut(message.text, cut)})
-        return self._ids(self._render(rendered, add_generation_prompt, tools))
+
+        def clean(message: Message, text: str) -> str:
+            # The model's own words may hold markup that is a token of its own.
+            own_words = message.role in ("assistant", "system") and not message.tool_calls
+            return _cut(text, self._cut_special if own_words else self._cut_added)
+
+        plain = not tools and not any(m.tool_calls or m.role == "tool" for m in messages)
+        format = HERMES if plain else self.tool_format
+        rendered = lay_out(messages, format, clean)
+        declared = [declaration(tool, lambda text: _cut(text, self._cut_added)) for tool in tools]
+        if declared and not format.native:
+            rendered, declared = add_own_text(rendered, declared), []
+        return self._ids(self._render(rendered, add_generation_prompt, declared))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; control tokens are left out, half characters become U+FFFD."""
@@ -88,9 +120,9 @@ class ChatTokenizer:
     def token_bytes(self, token: int) -> bytes:
         """What one token adds to the text as UTF-8 bytes, which may be half a character.
 
-        Control tokens add nothing.
+        Control tokens add nothing, but for those that mark tool calls.
         """
-        if token in self._special or token >= self.vocabulary:
+        if token in self._silent or token >= self.vocabulary:
             return b""
         if token in self._added:
             return self._added[token].content.encode()
@@ -114,9 +146,9 @@ class ChatTokenizer:
 
     def _render(
         self,
-        messages: list[dict[str, str]],
+        messages: list[Rendered],
         add_generation_prompt: bool,
-        tools: list[dict[str, Any]] | None,
+        tools: list[Rendered],
     ) -> str:
         if self._template_text is None:
             raise InputError(
@@ -129,7 +161,7 @@ class ChatTokenizer:
                 self._template = _environment().from_string(self._template_text)
             return self._template.render(
                 messages=messages,
-                tools=tools,
+                tools=tools or None,
                 add_generation_prompt=add_generation_prompt,
                 **{k: _content(self._settings.get(k)) for k in ("bos_token", "eos_token")},
             )

@@ -44,15 +44,16 @@ CONFIGS = {
 }
 
 
-def write_tokenizer(directory: Path, **settings: Any) -> None:
-    """Bytes as tokens 0-255, then control tokens, a tool token and padding up to 300."""
+def write_tokenizer(directory: Path, *, marker: bool = True, **settings: Any) -> None:
+    """Bytes as tokens 0-255, then control tokens, a tool ``marker`` and padding up to 300."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     for text in ("<|im_start|>", "<|im_end|>"):
         tokenizer.add_special_tokens([AddedToken(text, normalized=False)])
-    tokenizer.add_tokens([AddedToken("<tool_call>", normalized=False)])
+    if marker:
+        tokenizer.add_tokens([AddedToken("<tool_call>", normalized=False)])
     tokenizer.add_tokens([f"[PAD{i}]" for i in range(259, 290)])
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {"chat_template": TEMPLATE, "eos_token": "<|im_end|>", **settings}

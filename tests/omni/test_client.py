@@ -25,7 +25,7 @@ from omni.client import (
     load_audio,
     speak_in_real_time,
 )
-from omni.client.connection import realtime_uri
+from omni.client.handshake import realtime_uri
 from omni.client.media import WireAudio, audio_to_wire, image_to_wire, pcm16_to_float
 from omni.errors import BusyError, ConnectionClosedError, InputError, MediaError
 from omni.types import AudioChunk, ImageFrame
@@ -170,7 +170,8 @@ async def test_ask_sends_picture_sound_and_words_as_one_message(url, server, tmp
 async def test_options_of_ask_go_into_response_create(url, server):
     async with AsyncOmniClient(url) as omni:
         await omni.ask("Hello", output_modalities=["text"])
-    assert server.of_type("response.create")[0]["response"] == {"output_modalities": ["text"]}
+    options = server.of_type("response.create")[0]["response"]
+    assert options["output_modalities"] == ["text"]
 
 
 async def test_key_and_model_reach_the_server(url, server):
@@ -262,6 +263,19 @@ async def test_a_refused_question_raises_and_its_answer_is_cancelled(url, server
             await omni.ask("Hello")
         assert caught.value.param == "item.content[0].audio"
         await server.until("response.cancel")
+
+
+async def test_a_trouble_of_the_server_alone_does_not_end_a_question(url, server):
+    answer = server.on["response.create"]
+
+    async def complain(socket, event):
+        trouble = {"type": "server_error", "code": "not_kept", "message": "the disk is full"}
+        await server.tell(socket, "error", error=trouble)
+        await answer(socket, event)
+
+    server.on["response.create"] = complain
+    async with AsyncOmniClient(url) as omni:
+        assert (await omni.ask("Hello")).text == "It is Paris."
 
 
 async def test_a_failed_response_raises_what_the_server_said(url, server):

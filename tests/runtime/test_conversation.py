@@ -1,115 +1,12 @@
 import base64
-import itertools
 import json
 
 import numpy as np
 import pytest
-from openai.types import realtime as rt
-from pydantic import TypeAdapter
 
 from omni import events as ev
-from omni.types import AudioChunk, Span, Transcript, Usage
-from runtime.conversation import Conversation
-from runtime.settings import Defaults
-from runtime.wire import encode_audio
-
-SERVER_EVENT = TypeAdapter(rt.RealtimeServerEvent)
-STEP = 0.032
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Talk:
-    """A conversation under a virtual clock, with the engine played by the test."""
-
-    def __init__(self, **session) -> None:
-        counter = itertools.count(1)
-        self.clock = Clock()
-        self.machine = Conversation(
-            Defaults(voices=("heart",), languages=frozenset({"en", "zh"})),
-            clock=self.clock,
-            new_id=lambda p: f"{p}_{next(counter)}",
-        )
-        self.events: list[dict] = []
-        self.commands: list[ev.Command] = []
-        self.position = 0.0
-        self._note(self.machine.open())
-        if session:
-            self.send("session.update", session={"type": "realtime", **session})
-
-    def _note(self, effects):
-        for effect in effects:
-            if isinstance(effect, dict):
-                self.events.append(effect)
-                wire = json.loads(json.dumps(effect, default=encode_audio))
-                SERVER_EVENT.validate_python(wire)
-            else:
-                self.commands.append(effect)
-
-    def send(self, kind: str, **fields):
-        self._note(self.machine.receive(json.dumps({"type": kind, **fields})))
-
-    def engine(self, event):
-        self._note(self.machine.handle(event))
-
-    def sound(self, probability: float, seconds: float):
-        for _ in range(round(seconds / STEP)):
-            pcm = np.zeros(768, "<i2").tobytes()
-            self.clock.now += STEP
-            self.position += STEP
-            self.send("input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
-            self.engine(ev.VoiceActivity((probability,), self.position, STEP, self.clock.now))
-
-    def last(self, kind: type):
-        return next(c for c in reversed(self.commands) if isinstance(c, kind))
-
-    def named(self, kind: str) -> list[dict]:
-        return [e for e in self.events if e["type"] == kind]
-
-    @property
-    def types(self) -> list[str]:
-        return [e["type"] for e in self.events]
-
-    def hear(self, text: str):
-        key = self.last(ev.Transcribe).key
-        self.engine(ev.Transcribed(key, Transcript(text, "en", 1.0), self.clock.now))
-
-    def turn(self, text: str):
-        """The user says ``text``; the turn ends; the transcript arrives."""
-        self.sound(0.9, 1.0)
-        self.sound(0.01, 0.16)
-        judge = self.last(ev.JudgeTurn)
-        self.engine(ev.TurnJudged(judge.key, 0.95, self.clock.now))
-        self.sound(0.01, 0.16)
-        self.hear(text)
-
-    def answer(
-        self, text: str, seconds: float = 1.0, end: bool = True, heard: float | None = None
-    ) -> str:
-        start = self.last(ev.Start)
-        now = self.clock.now
-        self.engine(ev.TextDelta(start.response_id, text, now))
-        self.engine(ev.ClauseReady(start.response_id, text, now))
-        if start.speak:
-            chunk = AudioChunk(np.zeros(int(24_000 * seconds), np.float32), 24_000)
-            self.engine(ev.AudioDelta(start.response_id, chunk, text, True, now))
-        if end:
-            self.end()
-            self.clock.now += seconds if heard is None else heard
-        return start.response_id
-
-    def end(self, reason: str = "stop"):
-        start = self.last(ev.Start)
-        self.engine(ev.ResponseDone(start.response_id, reason, Usage(20, 10, 5), self.clock.now))
-
-
-def read(command: ev.Start | ev.Prepare) -> list[tuple[str, str]]:
-    return [(m.role, m.text) for m in command.messages if m.role != "system"]
+from omni.types import Span, Transcript, Usage
+from talk import Talk, read
 
 
 def test_a_spoken_turn_is_answered_with_the_documented_events_in_order():
@@ -118,16 +15,20 @@ def test_a_spoken_turn_is_answered_with_the_documented_events_in_order():
     talk.answer("Paris.")
     assert talk.types == [
         "session.created",
+        "conversation.created",
         "input_audio_buffer.speech_started",
         "input_audio_buffer.speech_stopped",
         "input_audio_buffer.committed",
         "conversation.item.added",
+        "conversation.item.created",
         "conversation.item.done",
         "conversation.item.input_audio_transcription.delta",
         "conversation.item.input_audio_transcription.completed",
         "response.created",
+        "rate_limits.updated",
         "response.output_item.added",
         "conversation.item.added",
+        "conversation.item.created",
         "response.content_part.added",
         "response.output_audio_transcript.delta",
         "response.output_audio.delta",
@@ -527,7 +428,7 @@ def test_a_session_update_merges_and_null_clears():
     [
         ('{"type": "session.update", "session": {"type": "realtime", "colour": 1}}', "session.colour", "unknown"),  # noqa: E501
         ('{"type": "session.update", "session": {"audio": {"output": {"speed": 9}}}}', "session.audio.output.speed", "0.25"),  # noqa: E501
-        ('{"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}}}', "session.audio.input.format", "24000"),  # noqa: E501
+        ('{"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}}}', "session.audio.input.format.rate", "24000"),  # noqa: E501
         ('{"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"type": "magic"}}}}}', "session.audio.input.turn_detection.type", "server_vad"),  # noqa: E501
         ('{"type": "session.update", "session": {"audio": {"output": {"voice": "nobody"}}}}', "session.audio.output.voice", "heart"),  # noqa: E501
         ('{"type": "session.update", "session": {"audio": {"input": {"transcription": {"language": "xx"}}}}}', "session.audio.input.transcription.language", "ISO 639-1"),  # noqa: E501

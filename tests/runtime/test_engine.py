@@ -1,51 +1,17 @@
 import io
-import queue
+import threading
 import time
 
 import numpy as np
 import pytest
-from fakes import fake_parts
 from PIL import Image
 
+from fakes import Running
 from omni import events as ev
 from omni.errors import BusyError
 from omni.types import AudioChunk, Message, Sampling
+from runtime import device
 from runtime.engine import Engine
-
-
-class Running:
-    """An engine with fake parts; collects the events of each session."""
-
-    def __init__(self, script=lambda asked: f"You said {asked}.", config=None, **llm) -> None:
-        self.parts = fake_parts(script, **llm)
-        self.engine = Engine(self.parts, config)
-        self.boxes: dict[str, queue.SimpleQueue] = {}
-
-    def __enter__(self):
-        self.engine.start()
-        return self
-
-    def __exit__(self, *error):
-        self.engine.close()
-
-    def open(self, session: str) -> None:
-        self.boxes[session] = queue.SimpleQueue()
-        self.engine.open(session, self.boxes[session].put)
-
-    def ask(self, session: str, text: str, response: str = "r", **options) -> None:
-        messages = (Message("user", (text,)),)
-        self.engine.submit(session, ev.Start(response, messages, **options))
-
-    def until(self, session: str, kind: type):
-        seen = []
-        while True:
-            seen.append(self.boxes[session].get(timeout=10))
-            if isinstance(seen[-1], kind):
-                return seen
-
-    def answer(self, session: str, text: str, **options):
-        self.ask(session, text, **options)
-        return self.until(session, ev.ResponseDone)
 
 
 def words(events) -> str:
@@ -261,3 +227,152 @@ def test_an_answer_that_cannot_be_started_is_told_and_the_engine_goes_on(running
     assert (done.reason, done.error) == ("failed", "the tokenizer broke")
     running.parts.llm.tokenizer.encode_chat = encode
     assert words(running.answer("a", "again", response="r2")) == "You said again."
+
+
+def test_a_long_recording_lets_the_answers_of_others_through():
+    with Running(lambda asked: "word " * 40, pace=0.002) as running:
+        hearing, windows = running.parts.hearing, []
+        transcribe_long = hearing.transcribe_long
+
+        def slow(chunk):
+            windows.append(running.boxes["b"].qsize())
+            time.sleep(0.05)
+            return transcribe_long(chunk)
+
+        hearing.transcribe_long = slow
+        running.open("a")
+        running.open("b")
+        recording = AudioChunk(np.full(16_000 * 30, 0.5, np.float32), 16_000)
+        running.engine.submit("a", ev.Transcribe("k", chunk=recording))
+        while not windows:
+            time.sleep(0.001)
+        running.ask("b", "talk", speak=False)
+        running.engine.submit("a", ev.JudgeTurn("turn", 0.0, 1.0))
+        answered = running.until("b", ev.ResponseDone)
+        during = len(windows)
+        events = running.until("a", ev.Transcribed)
+        assert words(answered) == "word " * 40
+        assert during < 5, "the answer waits for one window"
+        assert [type(event) for event in events] == [ev.TurnJudged, ev.Transcribed]
+        assert events[-1].transcript.text == " ".join(["10 tenths"] * 30)
+        assert events[-1].transcript.seconds == 30
+
+
+def test_a_long_recording_that_nobody_wants_any_more_is_left(running):
+    hearing, gate, windows = running.parts.hearing, threading.Event(), []
+    transcribe_long = hearing.transcribe_long
+
+    def waiting(chunk):
+        windows.append(chunk)
+        gate.wait(10)
+        return transcribe_long(chunk)
+
+    hearing.transcribe_long = waiting
+    recording = AudioChunk(np.full(16_000 * 30, 0.5, np.float32), 16_000)
+    running.engine.submit("a", ev.Transcribe("k", chunk=recording))
+    while not windows:
+        time.sleep(0.001)
+    running.engine.submit("a", ev.Forget(("k",)))
+    running.engine.submit("a", ev.JudgeTurn("turn", 0.0, 1.0))  # behind it in the ears
+    while running.engine._sessions["a"].recordings:
+        time.sleep(0.001)
+    gate.set()
+    assert [type(event) for event in running.until("a", ev.TurnJudged)] == [ev.TurnJudged]
+    time.sleep(0.05)
+    assert running.boxes["a"].empty()
+    assert len(windows) == 1
+
+
+def test_a_long_recording_that_fails_is_told(running):
+    def fails(chunk):
+        raise RuntimeError("boom")
+
+    running.parts.hearing.transcribe_long = fails
+    recording = AudioChunk(np.full(16_000 * 30, 0.5, np.float32), 16_000)
+    running.engine.submit("a", ev.Transcribe("k", chunk=recording))
+    failed = running.until("a", ev.InputFailed)[-1]
+    assert (failed.key, failed.message) == ("k", "internal error: boom")
+
+
+def test_an_engine_closes_in_the_middle_of_a_long_recording():
+    with Running() as running:
+        running.open("a")
+        recording = AudioChunk(np.full(16_000 * 600, 0.5, np.float32), 16_000)
+        seen = []
+        transcribe_long = running.parts.hearing.transcribe_long
+
+        def slow(chunk):
+            seen.append(chunk)
+            time.sleep(0.02)
+            return transcribe_long(chunk)
+
+        running.parts.hearing.transcribe_long = slow
+        running.engine.submit("a", ev.Transcribe("k", chunk=recording))
+        while not seen:
+            time.sleep(0.001)
+    assert len(seen) < 600
+    assert running.boxes["a"].empty()
+
+
+def test_work_in_the_background_is_done_though_answers_never_end(monkeypatch):
+    monkeypatch.setattr(device, "PATIENCE", 0.1)
+    with Running(lambda asked: "word " * 400, pace=0.005) as running:
+        running.open("a")
+        running.ask("a", "talk", speak=False)
+        running.until("a", ev.TextDelta)
+        done = [running.engine.in_background(lambda number=number: number) for number in range(5)]
+        assert done == [0, 1, 2, 3, 4]
+        while not running.boxes["a"].empty():
+            assert not isinstance(running.boxes["a"].get(), ev.ResponseDone)
+
+
+def test_work_in_the_background_gives_what_it_returns_or_raises(running):
+    assert running.engine.in_background(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        running.engine.in_background(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("rate", [8_000, 24_000])
+def test_switching_noise_reduction_keeps_the_clock_of_the_input(running, rate):
+    size, seconds = rate // 50, 8
+    quiet, loud = np.zeros(size, np.float32), np.full(size, 0.5, np.float32)
+    kinds = [None, "near_field", "far_field", None]
+    for index in range(50 * seconds):
+        kind = kinds[index // 50 % len(kinds)]
+        pcm = loud if index >= 50 * 7 else quiet
+        running.engine.submit("a", ev.Append(AudioChunk(pcm, rate), kind))
+    events = []
+    while not events or events[-1].end < seconds - 0.2:
+        events += running.until("a", ev.VoiceActivity)
+    frames = sum(len(event.probabilities) for event in events)
+    assert events[-1].end == pytest.approx(frames * 0.032)
+    first = next(event for event in events if max(event.probabilities) > 0.5)
+    assert first.end == pytest.approx(7.0, abs=0.1)
+
+
+def test_a_change_of_the_rate_loses_no_sound(running):
+    for rate in (24_000, 8_000, 24_000, 8_000, 16_000):
+        for _ in range(50):
+            sound = AudioChunk(np.full(rate // 50, 0.5, np.float32), rate)
+            running.engine.submit("a", ev.Append(sound))
+    running.engine.submit("a", ev.Transcribe("k", 0.0, 5.0))
+    transcript = running.until("a", ev.Transcribed)[-1].transcript
+    assert transcript.seconds == pytest.approx(5.0, abs=0.002)
+
+
+def test_who_waits_for_an_engine_that_closes_is_told(running):
+    started, told = threading.Event(), []
+
+    def upload():
+        try:
+            while True:
+                running.engine.in_background(started.set)
+        except BusyError as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=upload, daemon=True)
+    thread.start()
+    started.wait(10)
+    running.engine.close()
+    thread.join(10)
+    assert "closing" in told[0]

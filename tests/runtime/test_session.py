@@ -6,7 +6,6 @@ import contextlib
 import gc
 import json
 import logging
-import math
 import threading
 import time
 
@@ -15,17 +14,14 @@ import numpy as np
 import openai
 import pytest
 import websockets
-from fakes import fake_parts
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from fakes import fake_parts
 from omni.client import AsyncOmniClient
 from omni.errors import BusyError, ConnectionClosedError, WeightsError
 from runtime import server as server_module
 from runtime import session as session_module
 from runtime.engine import Engine
 from runtime.server import Server, ServerConfig, create_app, listen
-from runtime.wire import CLIENT_EVENTS
 
 DEAF = {"max_queue": 1, "ping_interval": None, "compression": None, "close_timeout": 1}
 """Options of a client that takes one event and then no more; what it is owed stays as large."""
@@ -95,9 +91,10 @@ def running():
 
 @contextlib.asynccontextmanager
 async def talking(running, **options):
-    """A bare websocket that has got its session.created."""
+    """A bare websocket that has got its first events."""
     async with websockets.connect(running.ws, max_size=None, **options) as socket:
         assert json.loads(await socket.recv())["type"] == "session.created"
+        assert json.loads(await socket.recv())["type"] == "conversation.created"
         yield socket
 
 
@@ -185,6 +182,7 @@ async def test_the_official_client_and_ours_talk_to_it(running):
     async with official.realtime.connect(model="omni") as connection:
         created = await connection.recv()
         assert created.type == "session.created"
+        assert (await connection.recv()).type == "conversation.created"
         await connection.session.update(session={"type": "realtime", "instructions": "Be brief."})
         updated = await connection.recv()
         assert updated.session.instructions == "Be brief."
@@ -394,7 +392,7 @@ async def test_wrong_messages_get_an_error_and_the_session_goes_on(running):
                 {"input": ["x"]},
                 {"input": [{"type": "item_reference"}]},
                 {"max_output_tokens": "5"},
-                {"audio": {"output": {"format": {"type": "audio/pcmu"}}}},
+                {"audio": {"output": {"format": {"type": "audio/mp3"}}}},
             )
         ),
         *(
@@ -420,214 +418,6 @@ async def test_wrong_messages_get_an_error_and_the_session_goes_on(running):
         await socket.send(json.dumps({"type": "input_audio_buffer.clear"}).encode())
         assert (await until(socket, "input_audio_buffer.cleared"))[0]["type"] != "error"
         assert await ask(socket, "fine?") == "You said fine?."
-
-
-_SCALARS = [
-    *(None, True, False, 0, 1, -1, 5, 2**63, 10**400, 0.5, 1e308, math.nan, math.inf),
-    *("", "5", "inf", "auto", "root", "realtime", "user", "message", "i", "\0", "\ud83d", "…"),
-    *(sound(0.01), "data:image/png;base64,", "https://example.org/cat.jpg", "x" * 300),
-]
-_JSON = st.sampled_from(
-    [
-        *_SCALARS,
-        *([value] for value in _SCALARS),
-        *({key: value} for key in ("type", "output", "input") for value in _SCALARS),
-        *({"output": {"voice": value}} for value in _SCALARS),
-        *([{"type": kind, "text": "t"}] for kind in ("input_text", [], None, "item_reference")),
-        [[]],
-        {},
-        {"a": {"b": {"c": []}}},
-    ]
-)
-_WHOLE = [
-    {"type": "session.update", "session": {"type": "realtime", "instructions": "x"}},
-    {
-        "type": "session.update",
-        "session": {
-            "type": "realtime",
-            "audio": {
-                "input": {
-                    "format": {"type": "audio/pcm", "rate": 24000},
-                    "transcription": {"language": "en"},
-                    "turn_detection": {"type": "server_vad", "threshold": 0.5},
-                },
-                "output": {"voice": "beep", "speed": 1.0},
-            },
-            "output_modalities": ["text"],
-            "max_output_tokens": 20,
-            "temperature": 0.5,
-            "seed": 1,
-            "tools": [],
-            "tool_choice": "auto",
-            "truncation": "auto",
-        },
-    },
-    {"type": "session.update", "session": {"audio": {"input": {"turn_detection": None}}}},
-    {"type": "input_audio_buffer.append", "audio": sound(0.1, 0.5)},
-    {"type": "input_audio_buffer.append", "audio": sound(0.3)},
-    {"type": "input_audio_buffer.commit"},
-    {"type": "input_audio_buffer.clear"},
-    {"type": "input_image_buffer.append", "image": "aGVsbG8="},
-    {
-        "type": "conversation.item.create",
-        "previous_item_id": "root",
-        "item": {
-            "id": "i",
-            "type": "message",
-            "role": "user",
-            "content": [
-                {"type": "input_text", "text": "hi"},
-                {"type": "input_audio", "audio": sound(0.1, 0.5)},
-                {"type": "input_image", "image_url": "data:image/png;base64,aGVsbG8="},
-            ],
-        },
-    },
-    {
-        "type": "conversation.item.create",
-        "item": {
-            "type": "message",
-            "role": "assistant",
-            "content": [{"type": "output_text", "text": "so"}],
-        },
-    },
-    {"type": "conversation.item.delete", "item_id": "i"},
-    {"type": "conversation.item.retrieve", "item_id": "i"},
-    {"type": "conversation.item.truncate", "item_id": "i", "content_index": 0, "audio_end_ms": 5},
-    {"type": "response.create"},
-    {
-        "type": "response.create",
-        "response": {
-            "conversation": "none",
-            "input": [
-                {"type": "item_reference", "id": "i"},
-                {
-                    "type": "message",
-                    "role": "user",
-                    "content": [{"type": "input_text", "text": "hi"}],
-                },
-            ],
-            "output_modalities": ["audio"],
-            "audio": {"output": {"voice": "beep", "format": {"type": "audio/pcm"}}},
-            "max_output_tokens": "inf",
-            "metadata": {"a": "b"},
-            "instructions": "Be brief.",
-        },
-    },
-    {"type": "response.cancel", "response_id": "r"},
-    {"type": "response.cancel"},
-]
-
-
-_FIELDS = ("item", "session", "response", "audio", "item_id", "event_id")
-
-
-def _paths(value, path=()):
-    yield path
-    children = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    for key, child in children:
-        yield from _paths(child, (*path, key))
-
-
-_PLACES = [(whole, path) for whole in _WHOLE for path in _paths(whole) if path]
-
-
-def _mutated(place, change, value):
-    whole, path = place
-    event = json.loads(json.dumps(whole))
-    inner = event
-    for key in path[:-1]:
-        inner = inner[key]
-    if change == "replace":
-        inner[path[-1]] = value
-    elif change == "remove":
-        del inner[path[-1]]
-    elif change == "add" and isinstance(inner, dict):
-        inner["extra"] = value
-    return event
-
-
-def test_ten_thousand_random_events_are_answered_and_never_break_the_session(running):
-    """The events go in batches through one session; a known wrong event ends each batch."""
-    loop = asyncio.new_event_loop()
-    batch = st.lists(
-        st.one_of(
-            st.builds(
-                _mutated,
-                st.sampled_from(_PLACES),
-                st.sampled_from(["replace", "replace", "remove", "add", "keep"]),
-                _JSON,
-            ),
-            st.sampled_from(_WHOLE),
-            st.builds(
-                lambda kind, rest: {**rest, "type": kind},
-                st.sampled_from(sorted(CLIENT_EVENTS)),
-                st.fixed_dictionaries({}, optional=dict.fromkeys(_FIELDS, _JSON)),
-            ),
-        ),
-        min_size=40,
-        max_size=60,
-    )
-    counted = 0
-
-    async def drive(socket, events) -> None:
-        nonlocal counted
-        for event in events:
-            await socket.send(json.dumps(event))
-        counted += len(events)
-        await send(socket, type="conversation.item.retrieve", item_id=f"missing {counted}")
-        async with asyncio.timeout(20):
-            while True:
-                got = json.loads(await socket.recv())
-                assert isinstance(got["event_id"], str)
-                if got["type"] == "error" and f"missing {counted}" in got["error"]["message"]:
-                    return
-
-    async def connect():
-        socket = await websockets.connect(running.ws, max_size=None)
-        await socket.recv()
-        return socket
-
-    async def end(socket) -> None:
-        # Whatever was set or asked for: the session can be brought back to an ordinary answer.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.3):
-                while True:
-                    await socket.recv()
-        await send(socket, type="response.cancel")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.3):
-                while True:
-                    await socket.recv()
-        await say(socket, "works", output_modalities=["text"], max_output_tokens=100)
-        done = (await until(socket, "response.done"))[-1]["response"]
-        assert done["status"] == "completed", done
-        await socket.close()
-
-    socket = loop.run_until_complete(connect())
-
-    @settings(
-        max_examples=200,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(batch)
-    def send_all(events):
-        loop.run_until_complete(drive(socket, events))
-
-    try:
-        send_all()
-        assert counted >= 8_000
-        loop.run_until_complete(end(socket))
-    finally:
-        loop.close()
 
 
 # Origins and health
@@ -702,7 +492,8 @@ async def test_a_failed_start_is_told_to_health_and_to_sessions():
 
 async def test_sessions_learn_that_the_server_shuts_down():
     with Running(script=lambda asked: ENDLESS, pace=0.001) as running:
-        async with AsyncOmniClient(running.url) as client, talking(running) as socket:
+        client = AsyncOmniClient(running.url, reconnect=False)
+        async with client, talking(running) as socket:
             await say(socket, "talk")
             await until(socket, "response.output_audio.delta")
             await asyncio.to_thread(running.__exit__)

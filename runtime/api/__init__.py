@@ -1,0 +1,1 @@
+"""Plain HTTP beside the Realtime protocol, in the shapes of OpenAI's API."""
