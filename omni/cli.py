@@ -77,6 +77,20 @@ MediaHosts = Annotated[
         help="A host from which pictures and clips at http(s) addresses are fetched (repeatable).",
     ),
 ]
+Ssl = Annotated[
+    bool,
+    typer.Option(
+        "--ssl",
+        help="Serve https with a self-made certificate, so that browsers on other machines give "
+        "the page their microphone and camera; they warn once.",
+    ),
+]
+SslCert = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="Serve https with your own one.")
+]
+SslKey = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="The key of --ssl-cert.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")]
 
@@ -111,13 +125,18 @@ def demo(
     allow_origin: Origins = None,
     keep: KeepOption = KEEP,
     data_dir: DataDir = None,
+    ssl: Ssl = False,
+    ssl_cert: SslCert = None,
+    ssl_key: SslKey = None,
     verbose: Verbose = False,
 ) -> None:
     """Talk to the assistant in the browser: fetch the weights, start the server, open the page."""
     assembly, config = _settings(
         model, host, port, device, quantization, context, threads, max_sessions, allow_origin
     )
-    config = replace(config, keep=parse_keep(keep, data_dir))
+    config = replace(
+        config, keep=parse_keep(keep, data_dir), tls=_tls(host, ssl, ssl_cert, ssl_key)
+    )
     _serve(assembly, config, page=True, browser=browser, verbose=verbose)
 
 
@@ -138,6 +157,9 @@ def serve(
     allow_media_host: MediaHosts = None,
     keep: KeepOption = KEEP,
     data_dir: DataDir = None,
+    ssl: Ssl = False,
+    ssl_cert: SslCert = None,
+    ssl_key: SslKey = None,
     verbose: Verbose = False,
 ) -> None:
     """Serve OpenAI's Realtime protocol and HTTP API at HOST:PORT/v1; /docs describes them."""
@@ -151,6 +173,7 @@ def serve(
         api_keys=read_keys(api_key or (), api_key_file),
         media_hosts=tuple(allow_media_host or ()),
         keep=parse_keep(keep, data_dir),
+        tls=_tls(host, ssl, ssl_cert, ssl_key),
     )
     _serve(assembly, config, page=ui, browser=False, verbose=verbose)
 
@@ -173,6 +196,21 @@ def _settings(
     assembly = Assembly(model, device, quantization, context, threads)
     engine = Engine.Config(max_sessions=max_sessions)
     return assembly, ServerConfig(host, port, tuple(origins or ()), engine=engine)
+
+
+def _tls(
+    host: str, self_signed: bool, certificate: Path | None, key: Path | None
+) -> tuple[Path, Path] | None:
+    if (certificate is None) != (key is None):
+        raise OmniError("--ssl-cert and --ssl-key belong together; give both, or --ssl alone")
+    if certificate is not None and key is not None:
+        return certificate, key
+    if not self_signed:
+        return None
+    from omni.weights.store import home
+    from runtime.tls import self_made
+
+    return self_made(home() / "tls", host)
 
 
 def _serve(
@@ -204,7 +242,12 @@ def _serve(
 
         application = mount(application)
     server = Server(application, config, listening)
-    url = f"http://{config.host}:{port}"
+    from runtime.tls import outward_address
+
+    host = config.host
+    if host in ("0.0.0.0", "::"):
+        host = outward_address() or "localhost"
+    url = f"{'https' if config.tls else 'http'}://{host}:{port}"
     typer.echo("Loading the models …", err=True)
     watcher = threading.Thread(
         target=_announce, args=(server, application, url, page, browser), daemon=True

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from fastapi import WebSocket
 
@@ -31,7 +32,7 @@ class ServerConfig:
     ``origins`` are web origins, such as ``https://example.org``, whose pages may connect besides
     the server's own; programs without an origin always may. ``keep`` None: nothing is kept. With
     ``api_keys`` only those who have one are served. Media at remote addresses are fetched from
-    ``media_hosts`` only.
+    ``media_hosts`` only. ``tls`` are the files of a certificate and its key.
     """
 
     host: str = "127.0.0.1"
@@ -42,6 +43,7 @@ class ServerConfig:
     keep: Keep | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     media_hosts: tuple[str, ...] = ()
+    tls: tuple[Path, Path] | None = None
 
 
 class Hub:

@@ -24,8 +24,8 @@ from runtime.engine import Engine
 from runtime.guard import Guard, Origins
 from runtime.hub import Hub, ServerConfig
 
-MAX_MESSAGE = 16 * 1024 * 1024
-"""Bytes of one WebSocket message."""
+MAX_MESSAGE = 64 * 1024 * 1024
+"""Bytes of one WebSocket message; more than an event may have, so that it gets an error event."""
 
 LINGER = 3.0
 """Seconds after which a connection that was closed is cut, though its client has not read all."""
@@ -99,6 +99,7 @@ class Server(uvicorn.Server):
     """uvicorn, but sessions are told why they end, and the port is taken before models load."""
 
     def __init__(self, app: FastAPI, config: ServerConfig, listening: sockets.socket) -> None:
+        certificate, key = config.tls or (None, None)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -110,6 +111,8 @@ class Server(uvicorn.Server):
                 ws_ping_interval=20.0,
                 ws_ping_timeout=20.0,
                 timeout_graceful_shutdown=5,
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
             )
         )
         self._app = app

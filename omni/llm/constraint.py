@@ -93,7 +93,7 @@ class Grammars:
 
     def warm_up(self) -> None:
         """Prepare the vocabulary, which takes about a second, before the first answer needs it."""
-        _ = self._vocabulary, self.bare
+        _ = self._vocabulary, self.bare, self.markup
 
     def _start(self, grammar: str) -> LLMatcher:
         matcher = self._compiled.get(grammar)
@@ -118,8 +118,16 @@ class Grammars:
     @cached_property
     def bare(self) -> Tensor:
         """Ids of tokens that begin a JSON object."""
+        return self._beginning(b"{")
+
+    @cached_property
+    def markup(self) -> Tensor:
+        """Ids of tokens that begin markup: small models repeat a tool's output with its tags."""
+        return self._beginning(b"<")
+
+    def _beginning(self, text: bytes) -> Tensor:
         spelled = (self._tokenizer.token_bytes(i).lstrip() for i in range(self.vocabulary))
-        return torch.tensor([i for i, s in enumerate(spelled) if s.startswith(b"{")])
+        return torch.tensor([i for i, s in enumerate(spelled) if s.startswith(text)])
 
     def bytes_as_tokens(self, text: bytes) -> list[int]:
         """One token for each byte."""
@@ -208,7 +216,8 @@ class Constraint:
             logits_V.masked_fill_(~allowed_V.to(logits_V.device), -torch.inf)
         elif self._blank:
             ways = self._ways(logits_V)
-            logits_V[self._grammars.bare.to(logits_V.device)] = -torch.inf
+            for ids in (self._grammars.bare, self._grammars.markup):
+                logits_V[ids.to(logits_V.device)] = -torch.inf
             logits_V[self._opening] = ways.logsumexp(-1) + self.bias
 
     def advance(self, token: int) -> list[int]:
