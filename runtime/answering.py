@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from omni import events as ev
 from omni.errors import InputError
-from omni.types import Message, Span, ToolUse
+from omni.types import Message, Span
 from runtime.history import History
 from runtime.host import Host
 from runtime.items import Item, Part, check_item, read_items
@@ -171,20 +171,15 @@ class Answering:
         if all(item.ready for item in items):
             response.started = True
             settings = response.settings
-            messages = self._messages(items, settings.instructions)
-            tools = settings.tools
-            if tools.choice == "none" and not any(m.tool_calls for m in messages):
-                # Not even shown: small models would write the call as words.
-                tools = ToolUse((), "none")
             self._host.do(
                 ev.Start(
                     response.id,
-                    messages,
+                    self._messages(items, settings.instructions),
                     settings.sampling,
                     speak=settings.speak,
                     voice=settings.voice,
                     speed=settings.speed,
-                    tools=tools,
+                    tools=settings.tools,
                     keep_ratio=settings.keep_ratio,
                     context_limit=settings.context_limit,
                 )

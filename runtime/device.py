@@ -48,6 +48,8 @@ QUIET = 1.0
 """Seconds after live work for which the background waits: a turn is several jobs with gaps."""
 PATIENCE = 3.0
 """Seconds after which one job in the background is done though answers are being decoded."""
+MARGIN_AFTER_OUTPUT = 4.0
+"""The same once a tool has answered: the default model would call another without end."""
 FIRST_SOUND = 0.05
 """Seconds for which decoding stands back while the first clause of an answer is spoken."""
 
@@ -229,7 +231,8 @@ class Device:
             return
         self._stop_preparing(session)
         try:
-            tokenizer, tools = self._parts.llm.tokenizer, start.tools.tools
+            tokenizer, use = self._parts.llm.tokenizer, _use(start)
+            tools = use.tools
             key = answer.request_id
             window = Window(self._size(start.sampling), start.context_limit, start.keep_ratio)
             fitted = fit(tokenizer, start.messages, tools, window, session.kept)
@@ -237,9 +240,9 @@ class Device:
             session.kept = fitted.kept if window.ratio is not None and window.ratio < 1 else None
             answer.read = fitted.messages
             answer.detokenizer = IncrementalDetokenizer(tokenizer.token_bytes)
-            if tools and start.tools.choice != "none":
+            if tools and use.choice != "none":
                 answer.calls = ToolCallParser(tokenizer.tool_format)
-            constraint = self.grammars.constraint(start.tools, start.schema)
+            constraint = self.grammars.constraint(use, start.schema)
             self._answers[key] = answer
             add = partial(self._add, answer, fitted, constraint)
             self._weigh(key, session, fitted, tools, constraint, add)
@@ -283,8 +286,10 @@ class Device:
         if ids is None:
             return then()
 
+        after_output = fitted.messages[-1].role == "tool"
+
         def decide(odds: float) -> None:
-            constraint.bias = -odds - MARGIN
+            constraint.bias = -odds - (MARGIN_AFTER_OUTPUT if after_output else MARGIN)
             then()
 
         def weigh() -> None:
@@ -400,3 +405,15 @@ class Device:
         encode = self._parts.llm.tokenizer.encode
         spans = (p for m in messages for p in m.parts if isinstance(p, Span))
         return sum(len(encode(s.text)) for s in spans if s.text and s.modality in modalities)
+
+
+def _use(start: ev.Start) -> ToolUse:
+    """The tools that an answer is shown, and whether it may call them."""
+    use = start.tools
+    if use.tools and use.choice != "none":
+        return use
+    # Without calls before, tools that may not be called are better not shown at all; with some, a
+    # small model would write another one as words.
+    if any(message.tool_calls for message in start.messages):
+        return ToolUse(use.tools, "none")
+    return ToolUse((), "none") if use.tools else ToolUse()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
@@ -127,19 +127,22 @@ def fit(
 def unasked(
     tokenizer: _Tokenizer, messages: Sequence[Message], tools: Sequence[Tool]
 ) -> list[int] | None:
-    """The prompt with a question that asks for nothing in place of the last one.
+    """The prompt with something that says nothing in place of the last question or tool outputs.
 
     What a model is inclined to do here is what the conversation so far makes it do; after Zhao et
-    al., Calibrate Before Use (2021). None when the last thing said is not a question.
+    al., Calibrate Before Use (2021). None when neither was the last thing said.
     """
     before = list(messages)
-    while before and before[-1].role == "user":
-        before.pop()
-    if len(before) == len(messages):
+    last = before[-1].role
+    nothing: list[Message] = []
+    while before and before[-1].role == last and last in ("user", "tool"):
+        nothing.insert(0, replace(before.pop(), parts=("Okay." if last == "user" else "...",)))
+    if not nothing:
         return None
-    talk = sum(m.role == "system" for m in before)
-    before[talk:talk] = EXAMPLE
-    return tokenizer.encode_chat([*before, Message("user", ("Okay.",))], tools=tools)
+    start = sum(m.role == "system" for m in before)
+    before[start:start] = EXAMPLE
+    kept = nothing[-1:] if last == "user" else nothing
+    return tokenizer.encode_chat([*before, *kept], tools=tools)
 
 
 def turns(rest: Sequence[Message]) -> list[int]:

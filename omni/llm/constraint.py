@@ -51,7 +51,8 @@ class Grammars:
 
         Raises `InputError` for a tool that is not there or a schema that cannot be followed.
         """
-        format = self._tokenizer.tool_format if use.tools else None
+        speaks_of_tools = use.tools or use.choice == "none"
+        format = self._tokenizer.tool_format if speaks_of_tools else None
         if use.choice == "required":
             tools = [t for t in use.tools if use.name in (None, t.name)]
             if not tools:

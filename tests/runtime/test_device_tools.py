@@ -110,6 +110,37 @@ def test_a_prompt_prepared_with_its_tools_is_not_read_again():
         assert usage.cached_tokens == usage.input_tokens
 
 
+class Inclined:
+    """A model whose odds of a call are the same, and high or low, whatever it is asked."""
+
+    def __init__(self, brace: float) -> None:
+        self.brace = brace
+
+    def __call__(self, run):
+        def inclined(feeds, **options):
+            out = run(feeds, **options)
+            for row in out.logits:
+                if int(row.argmax()) == ord("F"):
+                    row[ord("{")] = self.brace
+            return out
+
+        return inclined
+
+
+@pytest.mark.parametrize("brace", [-20.0, 5.0, 9.0, 30.0])
+@pytest.mark.parametrize("last", [Message("user", ("go",)), Message("tool", ("12",), (), "c")])
+def test_an_inclination_to_call_that_the_question_does_not_change_calls_nothing(brace, last):
+    with Running(lambda asked: "Fine.") as running:
+        running.open("a")
+        running.parts.llm.run = Inclined(brace)(running.parts.llm.run)
+        called = Message("assistant", (), (ToolCall("c", "clock", "{}"),))
+        tools = ToolUse((CLOCK, ADD))
+        messages = (Message("user", ("go",)), called, last)
+        running.engine.submit("a", ev.Start("r", messages, Sampling(0), tools=tools))
+        events = running.until("a", ev.ResponseDone)
+        assert (words(events), shown(events)) == ("Fine.", [])
+
+
 def talk(count: int) -> list[Message]:
     return [
         message
