@@ -85,7 +85,7 @@ def calls_rules(
 
 def words_rule(format: ToolFormat) -> str:
     """A rule ``WORDS``: any text in which no call begins, and that does not begin as markup."""
-    rule = "WORDS: /(?s:.*)/ & ~/\\s*[{<](?s:.*)/"
+    rule = "WORDS: /(?s:.*)/ & ~/\\s*([{<]|```)(?s:.*)/"
     return f"{rule} & ~/(?s:.*){re.escape(format.marker)}(?s:.*)/" if format.marker else rule
 
 

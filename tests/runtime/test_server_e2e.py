@@ -244,7 +244,7 @@ async def test_a_full_server_says_so_and_a_stopped_one_ends_its_sessions_with_a_
         start_server, tmp_path / "log.txt", "--max-sessions", "1"
     )
     try:
-        async with AsyncOmniClient(url) as client:
+        async with AsyncOmniClient(url, reconnect=False) as client:
             with pytest.raises(BusyError, match="max-sessions"):
                 async with AsyncOmniClient(url):
                     pass
