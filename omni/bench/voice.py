@@ -165,16 +165,17 @@ async def _turn(client: AsyncOmniClient, events: Any, text: str, clip: AudioChun
     if "input_audio_buffer.speech_stopped" not in seen:
         raise OmniError(f"{text!r} was answered before it was spoken; events: {log}")
     spoken_until = began + clip.seconds
-    sound = seen["response.output_audio.delta"]
-    pcm = sound.audio_chunk().pcm
-    loud = np.flatnonzero(np.abs(pcm) > AUDIBLE)
     moments = {
         "turn decision": seen["input_audio_buffer.speech_stopped"].received,
         "transcript": seen["conversation.item.input_audio_transcription.completed"].received,
         "first token": words[0].received,
-        "first audio": sound.received,
-        "first audible": sound.received + (loud[0] if len(loud) else len(pcm)) / 24_000,
     }
+    sound = seen.get("response.output_audio.delta")
+    if sound is not None:  # an answer in a language without a voice stays silent
+        pcm = sound.audio_chunk().pcm
+        loud = np.flatnonzero(np.abs(pcm) > AUDIBLE)
+        moments["first audio"] = sound.received
+        moments["first audible"] = sound.received + (loud[0] if len(loud) else len(pcm)) / 24_000
     turn.stages = {name: at - spoken_until for name, at in moments.items()}
     stamps = done.response.get("timings") or {}
     if "silence" in stamps:
@@ -203,6 +204,7 @@ def summary(turns: Sequence[Turn]) -> dict[str, Any]:
         "stages_s": stages,
         "speech_started_s": _spread(onsets),
         "first_turn_first_audible_s": round(turns[0].stages["first audible"], 3),
+        "silent_answers": sum("first audio" not in turn.stages for turn in turns),
         "tokens_per_second": round(statistics.median(rates), 1) if rates else None,
         "split_turns": sum(turn.splits > 0 for turn in turns),
         "word_error_rate": round(edits / sum(len(_words(turn.text)) for turn in turns), 4),
@@ -236,7 +238,8 @@ def render(result: dict[str, Any]) -> str:
     lines.append(
         f"decoding {result['tokens_per_second']} tokens/s; "
         f"word error rate {result['word_error_rate']:.1%}; "
-        f"{result['split_turns']} questions cut at a pause within"
+        f"{result['split_turns']} questions cut at a pause within; "
+        f"{result['silent_answers']} answers in a language without a voice"
     )
     server = result["server"]
     if server:
