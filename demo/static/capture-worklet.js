@@ -1,9 +1,9 @@
-// Microphone at the device's rate -> 40 ms pieces of PCM16 at 24 kHz, each with its loudness.
+// Microphone at the device's rate -> 20 ms pieces of PCM16 at 24 kHz, each with its loudness.
 
 import { Resampler } from "./resampler.js";
 
 const RATE = 24000;
-const PIECE = 960;
+const PIECE = 480;
 
 class Capture extends AudioWorkletProcessor {
   constructor() {

@@ -139,9 +139,15 @@ export class OmniClient extends EventTarget {
 
   /** End the session for good. */
   close() {
+    this.leave(null);
+  }
+
+  /** End this session; `connect` then goes on with an earlier one, or with null opens a new one. */
+  leave(sessionId) {
     clearTimeout(this.#timer);
     const socket = this.#socket;
-    this.#socket = this.#sessionId = this.#active = null;
+    this.#socket = this.#active = null;
+    this.#sessionId = sessionId;
     this.#ready = false;
     this.#outbox = new Outbox();
     socket?.close();

@@ -1,132 +1,58 @@
-// The conversation as it is seen: one entry per item, in the order in which they began.
+// The conversation as it is seen: one entry per item, in the order of the conversation.
 
-const STAGES = {
-  silence: "pause noticed",
-  turn_end: "turn over",
-  transcript: "understood",
-  first_token: "first word",
-  first_clause: "first clause",
-  first_audio: "first sound",
-};
+import { MessageEntry, PictureEntry, ToolEntry, make } from "./entries.js";
+import { onLanguage, t } from "./i18n.js";
+import { SpokenWords } from "./words.js";
 
-const seconds = (ms) => `${(ms / 1000).toFixed(2)} s`;
+const TRANSCRIPTION = "conversation.item.input_audio_transcription";
 
-class Entry {
-  constructor(role, id) {
-    this.role = role;
-    this.received = 0; // ms of speech
-    this.element = document.createElement("li");
-    this.element.className = `omni-entry omni-${role}`;
-    this.element.dataset.item = id;
-    const who = document.createElement("span");
-    who.className = "omni-who";
-    who.textContent = role === "user" ? "You" : "Omni";
-    this.words = document.createElement("p");
-    this.words.className = "omni-words";
-    this.element.append(who, this.words);
-    this.note("pending", true);
-  }
-
-  get text() {
-    return this.words.textContent;
-  }
-
-  set text(text) {
-    this.words.textContent = text;
-    this.note("pending", false);
-  }
-
-  note(name, on) {
-    this.element.classList.toggle(`omni-is-${name}`, on);
-  }
-
-  picture(url) {
-    this.image ??= this.element.insertBefore(document.createElement("img"), this.words);
-    this.image.src = url;
-    this.image.alt = this.role === "user" ? "The picture you showed" : "A picture in the answer";
-  }
-
-  /** Keep only what was heard: its share of the words, up to a whole word. */
-  cut(heard) {
-    const share = this.received ? Math.min(1, heard / this.received) : 0;
-    let end = Math.round(this.text.length * share);
-    while (end > 0 && end < this.text.length && /[\p{L}\p{N}'’]/u.test(this.text[end])) {
-      if (/[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]/u.test(this.text[end])) break;
-      end--;
-    }
-    if (end < this.text.length) this.text = `${this.text.slice(0, end).trimEnd()} …`.trimStart();
-    this.note("cut", true);
-    this.remark("interrupted");
-  }
-
-  remark(text) {
-    const line = document.createElement("small");
-    line.className = "omni-remark";
-    line.textContent = text;
-    this.element.append(line);
-    return line;
-  }
-
-  /** A line and a bar of when each stage happened, in ms since the end of the question. */
-  timings(stamps) {
-    const stages = Object.keys(STAGES)
-      .filter((name) => stamps[name] > 0)
-      .sort((a, b) => stamps[a] - stamps[b]);
-    if (!stages.length) return;
-    const last = stamps[stages.at(-1)];
-    const line = this.remark(`answered after ${seconds(stamps.first_audio ?? last)}`);
-    line.classList.add("omni-timings");
-    const bar = document.createElement("span");
-    bar.className = "omni-bar";
-    bar.setAttribute("role", "img");
-    bar.setAttribute("aria-label", stages.map((s) => `${STAGES[s]} ${seconds(stamps[s])}`).join(", "));
-    let begin = 0;
-    for (const stage of stages) {
-      const part = document.createElement("span");
-      part.dataset.stage = stage;
-      part.style.flexGrow = Math.max(0, stamps[stage] - begin) / last;
-      part.title = `${STAGES[stage]}: ${seconds(stamps[stage])}`;
-      bar.append(part);
-      begin = stamps[stage];
-    }
-    const words = document.createElement("span");
-    words.className = "omni-stages";
-    words.textContent = stages.map((s) => `${STAGES[s]} ${seconds(stamps[s])}`).join(" · ");
-    line.append(bar, words);
-  }
-}
-
+/**
+ * The list of entries. `announce(text)` speaks to people who do not see them; what is spoken aloud
+ * anyway is not announced.
+ */
 export class Transcript {
   #entries = new Map();
+  #previous = new Map(); // id of an item -> id of the one before it
 
-  constructor(list, empty) {
+  constructor(list, empty, { latest = null, announce = () => {} } = {}) {
     this.list = list;
     this.empty = empty;
+    this.latest = latest;
+    this.announce = announce;
     this.pinned = true; // the reader has not scrolled up
-    let before = 0;
+    let before = { top: 0, height: 0, room: 0 };
     list.addEventListener("scroll", () => {
-      // Growth also moves the end away from the reader; only the reader moves upwards.
-      if (list.scrollHeight - list.scrollTop - list.clientHeight < 40) this.pinned = true;
-      else if (list.scrollTop < before) this.pinned = false;
-      before = list.scrollTop;
+      const { scrollTop: top, scrollHeight: height, clientHeight: room } = list;
+      // Growth also moves the end away from the reader, and another size of the window moves all.
+      if (height - top - room < 40) this.pinned = true;
+      else if (top < before.top && height >= before.height && room <= before.room) {
+        this.pinned = false;
+      }
+      before = { top, height, room };
+      if (latest) latest.hidden = this.pinned;
     });
-    list.addEventListener("load", () => this.follow(), true); // a picture has got its size
+    if (latest) {
+      latest.onclick = () => {
+        this.pinned = true;
+        this.follow();
+        list.focus();
+      };
+    }
     new ResizeObserver(() => this.follow()).observe(list);
+    list.addEventListener("toggle", () => this.follow(), true);
+    list.addEventListener("load", () => this.follow(), true); // pictures take room when they are there
+    onLanguage(() => {
+      for (const entry of this.#entries.values()) entry.draw();
+    });
   }
 
-  /** The entry of an item; made when there is none yet. */
+  /** The message of an item, made when it is not there yet. */
   entry(role, id) {
-    let entry = this.#entries.get(id);
-    if (!entry) {
-      entry = new Entry(role, id);
-      this.#entries.set(id, entry);
-      this.#append(entry.element);
-    }
-    return entry;
+    return this.#known(id) ?? this.#insert(new MessageEntry(id, role));
   }
 
   find(id) {
-    return this.#entries.get(id);
+    return this.#known(id);
   }
 
   /** The entries that belong to a response, as [id, entry]. */
@@ -137,13 +63,20 @@ export class Transcript {
   remove(id) {
     this.#entries.get(id)?.element.remove();
     this.#entries.delete(id);
+    this.empty.hidden = this.list.childElementCount > 0;
   }
 
-  line(text) {
-    const element = document.createElement("li");
-    element.className = "omni-line";
-    element.textContent = text;
-    this.#append(element);
+  clear() {
+    this.#entries.clear();
+    this.#previous.clear();
+    this.list.replaceChildren();
+    this.empty.hidden = false;
+    SpokenWords.clear();
+  }
+
+  /** A remark between the entries; `key` names its text. */
+  line(key) {
+    this.#append(make("li", "omni-line", key));
   }
 
   /** Follow what grows, unless the reader has scrolled up. */
@@ -155,10 +88,136 @@ export class Transcript {
     return this.#entries.size > 0;
   }
 
-  #append(element) {
+  /** All entries in their order. */
+  get all() {
+    return [...this.list.children].map((li) => this.#entries.get(li.dataset.item)).filter(Boolean);
+  }
+
+  /** So many samples of an item have been played, and whether that is all: mark the words. */
+  heard({ item, played, over }) {
+    const entry = this.#known(item);
+    if (!entry?.heard || over) SpokenWords.clear();
+    else entry.heard(played);
+  }
+
+  /**
+   * Follow the events of a client. `stopped` has the ids of responses of which nothing more shall
+   * be seen, `aloud()` says whether answers are spoken.
+   */
+  listen(client, { stopped, aloud }) {
+    const on = (type, handler) => client.on(type, handler);
+    const ignored = (id) => stopped.has(id);
+
+    on("conversation.item.added", ({ item, previous_item_id: previous }) => {
+      if (previous) this.#previous.set(item.id, previous);
+      if (item.type === "function_call_output") return this.#output(item);
+      if (item.type === "message" && item.status === "in_progress") return;
+      if (item.type !== "message" || item.role !== "system") this.#item(item);
+    });
+    on("conversation.item.done", ({ item }) => {
+      const entry = this.#known(item.id);
+      if (entry && item.role === "user" && entry.used) entry.end();
+    });
+    on("conversation.item.deleted", ({ item_id }) => this.remove(item_id));
+
+    on("input_audio_buffer.partial_transcript", ({ item_id, transcript }) => {
+      if (transcript.trim()) this.entry("user", item_id).guess(transcript.trim());
+      this.follow();
+    });
+    on(`${TRANSCRIPTION}.delta`, ({ item_id, delta }) => {
+      const entry = this.entry("user", item_id);
+      if (entry.element.classList.contains("omni-is-partial")) entry.text = "";
+      entry.add(delta);
+      this.follow();
+    });
+    on(`${TRANSCRIPTION}.completed`, ({ item_id, transcript }) => {
+      const entry = this.entry("user", item_id);
+      entry.text = transcript.trim();
+      if (!entry.used) this.remove(item_id);
+      this.follow();
+    });
+    on(`${TRANSCRIPTION}.failed`, ({ item_id }) => {
+      this.entry("user", item_id).text = t("notUnderstood");
+    });
+
+    on("response.output_item.added", ({ item, response_id }) => {
+      if (!ignored(response_id)) this.#item(item).response = response_id;
+    });
+    const addWords = ({ response_id, item_id, delta }) => {
+      if (ignored(response_id)) return;
+      const entry = this.entry("assistant", item_id);
+      entry.response = response_id;
+      entry.add(delta);
+      this.follow();
+    };
+    on("response.output_audio_transcript.delta", addWords);
+    on("response.output_text.delta", addWords);
+    on("response.function_call_arguments.delta", ({ item_id, delta }) => {
+      const entry = this.#known(item_id);
+      if (entry) entry.arguments += delta;
+      this.follow();
+    });
+    on("response.image_generation_call.partial_image", ({ item_id, partial_image_b64: data }) => {
+      this.#known(item_id)?.show(data, false);
+      this.follow();
+    });
+    on("response.output_item.done", ({ item, response_id }) => {
+      if (item.type !== "message" && !ignored(response_id)) this.#item(item);
+    });
+    on("response.done", ({ response }) => {
+      for (const [id, entry] of this.ofResponse(response.id)) {
+        entry.end();
+        if (!entry.used) this.remove(id);
+        else if (response.timings) entry.timings?.(response.timings);
+        if (entry.text && !aloud()) this.announce(`${t("omni")}: ${entry.text}`);
+      }
+      this.follow();
+    });
+  }
+
+  /** The entry of an item, with all that the item tells. */
+  #item(item) {
+    const known = this.#known(item.id);
+    if (item.type === "function_call") {
+      const entry = known ?? this.#insert(new ToolEntry(item.id, item.name, item.call_id));
+      if (item.arguments) entry.arguments = item.arguments;
+      return entry;
+    }
+    if (item.type === "image_generation_call") {
+      const entry = known ?? this.#insert(new PictureEntry(item.id));
+      if (item.revised_prompt) entry.prompt = item.revised_prompt;
+      if (item.result) entry.show(item.result, true);
+      else if (item.status === "failed") entry.end();
+      return entry;
+    }
+    const entry = this.entry(item.role, item.id);
+    const words = (item.content ?? []).map((part) => part.text ?? part.transcript ?? "").join("");
+    if (words && !entry.text) entry.text = words;
+    if (item.status === "incomplete") entry.end();
+    return entry;
+  }
+
+  #output({ call_id: callId, output }) {
+    const entry = this.all.findLast((one) => one.callId === callId);
+    if (entry) entry.output = output;
+  }
+
+  #known(id) {
+    return this.#entries.get(id);
+  }
+
+  #insert(entry) {
+    this.#entries.set(entry.id, entry);
+    const previous = this.#known(this.#previous.get(entry.id))?.element;
+    this.#append(entry.element, previous);
+    return entry;
+  }
+
+  #append(element, previous) {
     this.empty.hidden = true;
-    this.list.append(element);
-    this.pinned = true;
+    if (previous) previous.after(element);
+    else this.list.append(element);
+    if (!element.nextElementSibling) this.pinned = true;
     this.follow();
   }
 }

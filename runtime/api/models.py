@@ -18,6 +18,7 @@ from runtime.metrics import CONTENT_TYPE
 router = APIRouter(tags=["server"])
 _STARTED = int(time.time())
 _ANY = "omni"
+_VOICE = "omni-voice"
 
 
 @router.get("/health", summary="Whether the server can hold a conversation")
@@ -46,16 +47,17 @@ async def metrics(request: Request) -> Response:
 @router.get("/v1/models", summary="List the models")
 async def list_models(request: Request) -> dict[str, Any]:
     """The model that answers (also named `omni`), the one that hears and the one that speaks."""
-    return {"object": "list", "data": [_model(name) for name in _names(ready_hub(request))]}
+    hub = ready_hub(request)
+    return {"object": "list", "data": [_model(hub, name) for name in _names(hub)]}
 
 
 @router.get("/v1/models/{model}", summary="Describe a model")
 async def retrieve_model(request: Request, model: str) -> dict[str, Any]:
     """Status 404 for a model that this server does not run."""
-    names = _names(ready_hub(request))
-    if model not in names:
-        raise _unknown(model, names)
-    return _model(model)
+    hub = ready_hub(request)
+    if model not in _names(hub):
+        raise _unknown(model, _names(hub))
+    return _model(hub, model)
 
 
 def check_model(hub: Hub, given: str) -> None:
@@ -70,11 +72,17 @@ def check_model(hub: Hub, given: str) -> None:
 
 def _names(hub: Hub) -> tuple[str, ...]:
     defaults = hub.config.defaults
-    return (_ANY, defaults.model, defaults.transcriber, "omni-voice")
+    return (_ANY, defaults.model, defaults.transcriber, _VOICE)
 
 
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": _STARTED, "owned_by": "omni"}
+def _model(hub: Hub, name: str) -> dict[str, Any]:
+    """As OpenAI shows it; of ours are ``languages`` (ISO 639-1) and ``voices``."""
+    model: dict[str, Any] = {"id": name, "object": "model", "created": _STARTED}
+    if name == hub.config.defaults.transcriber:
+        model["languages"] = sorted(hub.config.defaults.languages)
+    if name == _VOICE:
+        model["voices"] = list(hub.config.defaults.voices)
+    return model | {"owned_by": "omni"}
 
 
 def _unknown(model: str, names: tuple[str, ...]) -> InputError:

@@ -44,7 +44,7 @@ def test_a_question_spoken_into_the_microphone_is_answered_on_the_page(page):
         "document.querySelector('#omni-log').innerText.includes('Paris')", timeout=40_000
     )
     page.wait_for_function(
-        "document.querySelector('#omni-log').innerText.includes('first sound')", timeout=10_000
+        "document.querySelector('#omni-log').textContent.includes('first sound')", timeout=10_000
     )
     said = page.inner_text("#omni-log")
     assert "capital of France" in said
