@@ -54,4 +54,5 @@ def ask(page, question: str) -> str:
         arg=answers,
         timeout=60_000,
     )
+    page.wait_for_selector('#omni[data-state="ready"]', timeout=60_000)  # all of it was said
     return page.locator(".omni-assistant .omni-words").last.inner_text()
