@@ -97,8 +97,8 @@ export class Answers {
     const entries = this.#making ? this.#transcript.ofResponse(this.#making) : [];
     for (const [item, entry] of entries) {
       entry.end();
-      if (entry.text) entry.remark?.("brokenOff");
-      else if (!entry.used || entry.role) this.#transcript.remove(item);
+      if (entry.used) entry.remark?.("brokenOff");
+      else this.#transcript.remove(item);
     }
     this.drop();
   }

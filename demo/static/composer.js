@@ -60,6 +60,7 @@ export class Composer {
   #tell(content, attached) {
     const { client, transcript } = this.#options;
     const entry = transcript.entry("user", client.sendMessage(content));
+    entry.written = true;
     for (const { name, pictures, sound } of attached) {
       for (const url of pictures) entry.picture(url);
       if (sound) entry.sound({ name, url: sound });

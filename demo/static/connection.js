@@ -58,7 +58,7 @@ export class Connection {
     this.#client.leave(sessionId);
     this.#set("connecting");
     sessionStorage.removeItem(SESSION);
-    await this.#client.connect();
+    await this.#client.connect().catch(() => {}); // its events say what is wrong
   }
 
   #set(link, wait = 0) {

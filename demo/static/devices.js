@@ -24,6 +24,7 @@ export class Devices {
     }
     navigator.mediaDevices?.addEventListener("devicechange", () => this.#changed());
     onLanguage(() => this.#draw());
+    this.#draw();
     this.look();
   }
 

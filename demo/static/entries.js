@@ -64,7 +64,9 @@ export class MessageEntry extends Entry {
   sounds = []; // {name, url}
   pcm = []; // pieces of what was said, Int16Array at 24 kHz
   recording = null; // its name among the media of the session
+  written = false; // typed, or of files: what is heard in their sound is not the text
   #frame = null;
+  #quote = null;
 
   constructor(id, role) {
     super(id, role);
@@ -148,6 +150,12 @@ export class MessageEntry extends Entry {
     figure.append(caption, player);
     this.media.append(figure);
     this.note("pending", false);
+  }
+
+  /** What was heard in the sound that goes with it, where it has words of its own. */
+  quote(text) {
+    this.#quote ??= this.media.appendChild(make("q"));
+    this.#quote.textContent = text;
   }
 
   /** Speech of the answer, Int16Array or Float32Array; `clause` are the words that begin with it. */

@@ -126,18 +126,22 @@ export class Transcript {
     });
     on(`${TRANSCRIPTION}.delta`, ({ item_id, delta }) => {
       const entry = this.entry("user", item_id);
+      if (entry.written) return;
       if (entry.element.classList.contains("omni-is-partial")) entry.text = "";
       entry.add(delta);
       this.follow();
     });
     on(`${TRANSCRIPTION}.completed`, ({ item_id, transcript }) => {
       const entry = this.entry("user", item_id);
-      entry.text = transcript.trim();
+      if (entry.written) entry.quote(transcript.trim());
+      else entry.text = transcript.trim();
       if (!entry.used) this.remove(item_id);
       this.follow();
     });
     on(`${TRANSCRIPTION}.failed`, ({ item_id }) => {
-      this.entry("user", item_id).text = t("notUnderstood");
+      const entry = this.entry("user", item_id);
+      if (entry.written) entry.quote(t("notUnderstood"));
+      else entry.text = t("notUnderstood");
     });
 
     on("response.output_item.added", ({ item, response_id }) => {
@@ -191,7 +195,12 @@ export class Transcript {
       return entry;
     }
     const entry = this.entry(item.role, item.id);
-    const words = (item.content ?? []).map((part) => part.text ?? part.transcript ?? "").join("");
+    const parts = item.content ?? [];
+    const typed = parts.map(({ text }) => text ?? "").join("");
+    const said = parts.map(({ transcript }) => transcript ?? "").join(" ");
+    entry.written ||= Boolean(typed) && item.role === "user";
+    if (entry.written && said.trim()) entry.quote(said.trim());
+    const words = typed || (entry.written ? "" : said.trim());
     if (words && !entry.text) entry.text = words;
     if (item.status === "incomplete") entry.end();
     return entry;

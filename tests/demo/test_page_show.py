@@ -1,5 +1,6 @@
 """What the user shows the page: pictures, clips, sound files, the camera and the screen."""
 
+import asyncio
 import base64
 import io
 import time
@@ -111,6 +112,16 @@ def test_several_files_go_with_one_question_and_single_ones_are_removed(page, fa
     assert said.locator("img").count() == 2
     assert said.get_by_text("tone.wav").is_visible()
     assert said.locator("audio").is_visible()
+
+
+def test_what_is_heard_in_a_file_stands_beside_what_was_typed(page, fake, tmp_path):
+    attach(page, write_question(tmp_path / "tone.wav"))
+    ask(page, "Who says this?")
+    item = fake.until("conversation.item.create")["item"]["id"]
+    asyncio.run_coroutine_threadsafe(fake.transcribe(item), fake.loop).result()
+    said = entries(page, "user").last
+    said.locator("q").get_by_text(QUESTION).wait_for()
+    assert said.locator(".omni-words").inner_text() == "Who says this?"
 
 
 def test_a_clip_goes_as_pictures_in_their_order_and_its_sound(page, fake, tmp_path):
