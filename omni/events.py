@@ -68,10 +68,12 @@ class See:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Read ``messages`` ahead of a likely `Start` with these tools; nothing is answered."""
+    """Read ``messages`` ahead of a likely `Start` with the same options; nothing is answered."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
+    keep_ratio: float | None = 1.0
+    context_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

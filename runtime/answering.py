@@ -79,7 +79,7 @@ class Answering:
             items.append(Item("", "user", parts))
         settings = self._host.settings
         messages = self._messages(items, settings.wire["instructions"])
-        self._host.do(ev.Prepare(messages, settings.tools))
+        self._host.do(ev.Prepare(messages, settings.tools, *settings.truncation))
 
     # Asking for answers
 
@@ -395,8 +395,7 @@ class Answering:
             )
         elif item.kind == "message":
             self._close_message(response, item, where)
-        if item in self._history.items:
-            self._history.keep(item)
+        self._history.keep(item)
         self._host.send(
             "response.output_item.done",
             response_id=response.id,
@@ -410,7 +409,7 @@ class Answering:
         where = {**where, "content_index": 0}
         if response.settings.speak:
             rest, sound = response.end_sound()
-            if response.cancelled is None:
+            if response.cancelled is None and not response.muted:
                 self._send_sound(response, rest)
             if sound is not None and response.settings.in_conversation:
                 item.parts[0].media = self._host.new_id("media")

@@ -95,7 +95,7 @@ def check_session(merged: dict[str, Any], change: Mapping[str, Any], defaults: D
     _check_truncation(merged.get("truncation"))
     check_tools(merged, "session")
     _check_transcription(audio["input"].get("transcription"), defaults)
-    _check_voice(audio["output"].get("voice"), defaults, "session.audio.output.voice")
+    known_voice(audio["output"].get("voice"), defaults, "session.audio.output.voice")
     _bounded(audio["output"].get("speed"), SPEED, "session.audio.output.speed")
     _check_sampling(merged, "session")
     _check_modalities(merged.get("output_modalities"), "session.output_modalities")
@@ -125,7 +125,7 @@ def check_response(
         )
     output = ((change.get("audio") or {}).get("output")) or {}
     WireFormat.of(output.get("format"), "response.audio.output.format")
-    _check_voice(output.get("voice"), defaults, "response.audio.output.voice")
+    known_voice(output.get("voice"), defaults, "response.audio.output.voice")
     _check_sampling(change, "response")
     _check_modalities(change.get("output_modalities"), "response.output_modalities")
 
@@ -224,13 +224,7 @@ def _check_transcription(value: Any, defaults: Defaults) -> None:
                 param=f"{param}.{key}",
                 code="unsupported",
             )
-    language = value.get("language")
-    if language and defaults.languages and language.split("-")[0] not in defaults.languages:
-        raise InputError(
-            f"the language {short(language)} is not heard here; send an ISO 639-1 code such as "
-            "'en', or null to have it detected",
-            param=f"{param}.language",
-        )
+    check_language(value.get("language"), defaults, f"{param}.language")
 
 
 def _check_tracing(value: Any) -> None:
@@ -241,6 +235,16 @@ def _check_tracing(value: Any) -> None:
     if not isinstance(value, dict):
         raise InputError(f"{param} must be 'auto', an object or null", param=param)
     check(TracingConfiguration, value, param)
+
+
+def check_language(language: str | None, defaults: Defaults, param: str) -> None:
+    """Check a language that the user is said to speak; None has it detected."""
+    if language and defaults.languages and language.split("-")[0] not in defaults.languages:
+        raise InputError(
+            f"the language {short(language)} is not heard here; send an ISO 639-1 code such as "
+            "'en', or leave it out to have it detected",
+            param=param,
+        )
 
 
 def _check_truncation(value: Any) -> None:
@@ -319,10 +323,15 @@ def _check_detection(detection: Any) -> None:
     _bounded(detection.get("idle_timeout_ms"), (1_000, 600_000), f"{param}.idle_timeout_ms")
 
 
-def _check_voice(value: Any, defaults: Defaults, param: str) -> None:
-    if value is None or not defaults.voices:
-        return
+def known_voice(value: Any, defaults: Defaults, param: str) -> str | None:
+    """The voice that ``value``, a name or ``{"id": name}``, asks for; None: that of the language.
+
+    Stock clients that ask for one of OpenAI's voices get that of the language, too.
+    """
     name = value.get("id") if isinstance(value, dict) else value
-    known = ("auto", *defaults.voices)
-    if name not in known and name not in OPENAI_VOICES:
-        raise InputError(f"unknown voice {short(name)}; known are: {', '.join(known)}", param=param)
+    if name is None or name == "auto" or name in OPENAI_VOICES:
+        return None
+    if defaults.voices and name not in defaults.voices:
+        known = ", ".join(("auto", *defaults.voices))
+        raise InputError(f"unknown voice {short(name)}; known are: {known}", param=param)
+    return str(name)

@@ -10,7 +10,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from functools import partial
 from typing import Any, TypeVar
 
@@ -35,9 +35,9 @@ from omni.types import (
     Usage,
 )
 from runtime.assembly import Parts
-from runtime.prompt import Fitted, Window, fit, unasked
+from runtime.prompt import HELPED, Fitted, Window, fit, unasked
 from runtime.states import EAR_RATE, Answer, Job, Release, Session, now, report
-from runtime.worker import STOP
+from runtime.worker import STOP, Call
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -64,7 +64,8 @@ class Device:
         self._parts = parts
         self._to_mouth = say
         self.generator = BatchGenerator(parts.llm)
-        self.grammars = Grammars(parts.llm.tokenizer)
+        self._helped = parts.llm.name in HELPED
+        self.grammars = Grammars(parts.llm.tokenizer, lenient=self._helped)
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._urgent: list[tuple[int, int, Job]] = []
         self._order = itertools.count()
@@ -92,19 +93,12 @@ class Device:
         At once, or in the ``background``: `QUIET` seconds after all that a conversation waits for,
         and `PATIENCE` seconds after the last such job at the latest.
         """
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(function())
-            except BaseException as error:
-                future.set_exception(error)
-
-        self._inbox.put(partial(self._put_off, run) if background else run)
-        while not wait([future], timeout=1).done:
+        call = Call(function)
+        self._inbox.put(partial(self._put_off, call) if background else call)
+        while not wait([call.future], timeout=1).done:
             if not self._thread.is_alive():
                 raise BusyError("the server is closing; try again when it is up")
-        return future.result()
+        return call.future.result()
 
     def _put_off(self, run: Callable[[], None]) -> None:
         if not self._background:
@@ -205,14 +199,23 @@ class Device:
         size = self._parts.llm.max_context
         return size - min(sampling.max_tokens or size // 4, size // 4)
 
+    def _fit(
+        self,
+        session: Session,
+        messages: Sequence[Message],
+        tools: Sequence[Tool],
+        window: Window,
+    ) -> Fitted:
+        tokenizer = self._parts.llm.tokenizer
+        return fit(tokenizer, messages, tools, window, session.kept, helped=self._helped)
+
     def _prepare(self, session: Session, prepare: ev.Prepare) -> None:
         if session.answers:
             return
         self._stop_preparing(session)
-        tokenizer = self._parts.llm.tokenizer
         try:
-            window = Window(self._size(Sampling()))
-            fitted = fit(tokenizer, prepare.messages, prepare.tools, window, session.kept)
+            window = Window(self._size(Sampling()), prepare.context_limit, prepare.keep_ratio)
+            fitted = self._fit(session, prepare.messages, prepare.tools, window)
             constraint = self.grammars.constraint(ToolUse(prepare.tools))
         except InputError:
             return
@@ -235,7 +238,7 @@ class Device:
             tools = use.tools
             key = answer.request_id
             window = Window(self._size(start.sampling), start.context_limit, start.keep_ratio)
-            fitted = fit(tokenizer, start.messages, tools, window, session.kept)
+            fitted = self._fit(session, start.messages, tools, window)
             # With a ratio the prompt keeps its beginning until it is too long again.
             session.kept = fitted.kept if window.ratio is not None and window.ratio < 1 else None
             answer.read = fitted.messages
@@ -280,7 +283,7 @@ class Device:
 
         After some talk a small model calls none any more, whatever it is asked for.
         """
-        if constraint is None or not constraint.chooses:
+        if not self._helped or constraint is None or not constraint.chooses:
             return then()
         ids = unasked(self._parts.llm.tokenizer, fitted.messages, tools)
         if ids is None:
@@ -311,10 +314,11 @@ class Device:
             results = self.generator.step()
         except Exception as error:
             log.exception("decoding failed")
-            for key, answer in list(self._answers.items()):
-                self.generator.cancel(key)
-                del self._answers[key]
-                self._weighed.pop(key, None)
+            # All, prompts that are read ahead included: they would fail again without end.
+            self.generator.cancel_all()
+            self._weighed.clear()
+            answers, self._answers = self._answers, {}
+            for answer in answers.values():
                 message = f"the model failed: {error}"
                 response_id = answer.start.response_id
                 answer.end(ev.ResponseDone(response_id, "failed", Usage(), now(), message))

@@ -144,7 +144,7 @@ class Engine:
         return self._device.call(function)
 
     def in_background(self, function: Callable[[], T]) -> T:
-        """`on_device`, when nothing is urgent; answers get half of the device meanwhile.
+        """`on_device`, when no conversation waits for it, or after a few seconds all the same.
 
         For work in pieces that take no longer than a second, such as the windows of
         `AudioEncoder.transcribe_windows`, of which this is the ``run``.
@@ -156,7 +156,7 @@ class Engine:
 
         It must be short, such as one clause, and this waits for what it returns or raises.
         """
-        return self._mouth.call(function)
+        return self._mouth.call(function).result()
 
     def _warm_up(self) -> None:
         noise = np.random.default_rng(0).normal(0, 0.01, 2 * EAR_RATE).astype(np.float32)

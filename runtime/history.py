@@ -79,9 +79,8 @@ class History:
             self._host.do(KeepItem(self.items.index(item), item.record()))
 
     def finish(self, item: Item) -> None:
-        """An item that was in progress is complete, or never will be."""
+        """Tell that an item in progress is complete, or never will be; `keep` it before."""
         if item in self.items:
-            self.keep(item)
             self._host.send(
                 "conversation.item.done", item=item.wire(), previous_item_id=self._previous(item)
             )

@@ -75,7 +75,11 @@ def picture_type(data: bytes) -> tuple[str, str]:
 
 
 def flac(chunk: AudioChunk) -> bytes:
-    """``chunk`` as a 16-bit mono FLAC file."""
+    """``chunk`` as a 16-bit mono FLAC file.
+
+    Unlike `AudioWriter`'s, which are sent while they grow, it states its length and is exact: the
+    samples that came over the wire are those that are kept.
+    """
     pcm = np.clip(np.rint(chunk.pcm * 32768.0), -32768, 32767).astype(np.int16)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="flac") as container:

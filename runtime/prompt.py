@@ -10,12 +10,19 @@ from typing import Protocol
 
 from omni.errors import InputError
 from omni.types import Message, Tool
+from omni.weights import DEFAULT_MODEL
+
+HELPED = frozenset({DEFAULT_MODEL})
+"""Models that call tools badly by themselves: they see `EXAMPLE`, their odds of a call are evened
+out (`unasked`), and JSON at the start of their answers counts as a call. What was measured on them
+says nothing about larger ones, which are left alone.
+"""
 
 EXAMPLE = (
     Message("user", ("Hi!",)),
     Message("assistant", ("Hi! How can I help you?",)),
 )
-"""Goes before a conversation with tools: small models then know talk from calls far better."""
+"""Goes before a conversation with tools: the model then knows talk from calls far better."""
 
 
 class _Tokenizer(Protocol):
@@ -69,8 +76,12 @@ def fit(
     tools: Sequence[Tool],
     window: Window,
     kept: Kept | None = None,
+    *,
+    helped: bool = False,
 ) -> Fitted:
     """The prompt for ``messages``, without the oldest turns where it would not fit.
+
+    ``helped``: the model is one of `HELPED`.
 
     Raises `InputError` when there is nothing to answer or it cannot be made to fit (code
     ``context_length_exceeded``).
@@ -84,7 +95,7 @@ def fit(
         )
     head = [m for m in messages if m.role == "system"]
     rest = [m for m in messages if m.role != "system"]
-    first = [*head, *EXAMPLE] if tools else head
+    first = [*head, *EXAMPLE] if tools and helped else head
 
     @cache
     def prompt(cut: int) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from omni.errors import InputError
 from omni.types import Sampling, Tool, ToolUse
 from omni.weights import DEFAULT_MODEL
-from runtime.checks import OPENAI_VOICES, check_response, check_session
+from runtime.checks import check_response, check_session, known_voice
 from runtime.formats import WireFormat
 from runtime.turns import TurnDetection
 
@@ -142,12 +142,14 @@ class Settings:
         check_response(change, self.wire, self.defaults)
         output = self.wire["audio"]["output"]
         own_output = ((change.get("audio") or {}).get("output")) or {}
-        keep_ratio, context_limit = self._truncation
+        keep_ratio, context_limit = self.truncation
         tokens = _or(change.get("max_output_tokens"), self.wire["max_output_tokens"])
         return ResponseSettings(
             instructions=_or(change.get("instructions"), self.wire["instructions"]) or "",
             modalities=tuple(_or(change.get("output_modalities"), self.wire["output_modalities"])),
-            voice=_voice(_or(own_output.get("voice"), output["voice"])),
+            voice=known_voice(
+                _or(own_output.get("voice"), output["voice"]), self.defaults, "response.audio.voice"
+            ),
             speed=_or(output["speed"], 1.0),
             sampling=Sampling(
                 temperature=_or(change.get("temperature"), self.wire["temperature"]),
@@ -173,7 +175,7 @@ class Settings:
         return ToolUse(tools, choice, None, parallel)
 
     @property
-    def _truncation(self) -> tuple[float | None, int | None]:
+    def truncation(self) -> tuple[float | None, int | None]:
         """What share of the context a too long conversation is cut to, and its own limit."""
         wire = self.wire["truncation"]
         if isinstance(wire, str):
@@ -258,11 +260,6 @@ def _tools(wire: list[dict[str, Any]]) -> tuple[Tool, ...]:
 
 def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
-
-
-def _voice(value: Any) -> str | None:
-    name = value["id"] if isinstance(value, dict) else value
-    return None if name == "auto" or name in OPENAI_VOICES else name
 
 
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

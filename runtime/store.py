@@ -150,17 +150,8 @@ class SessionStore:
     # The thread
 
     async def _ask(self, question: Callable[[Archive], T]) -> T:
-        answer: Future[T] = Future()
-        answer.set_running_or_notify_cancel()
-        self._worker.put(partial(self._answer, question, answer))
-        return await asyncio.wrap_future(answer)
-
-    def _answer(self, question: Callable[[Archive], T], answer: Future[T]) -> None:
         assert self._archive is not None
-        try:
-            answer.set_result(question(self._archive))
-        except BaseException as error:
-            answer.set_exception(error)
+        return await asyncio.wrap_future(self._worker.call(partial(question, self._archive)))
 
     def _tidy(self) -> None:
         assert self._archive is not None

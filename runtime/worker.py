@@ -7,13 +7,29 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STOP = object()
 """The job that ends a thread."""
+
+
+class Call(Generic[T]):
+    """A function that another thread runs, and the ``future`` of what it returns or raises."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self.future: Future[T] = Future()
+        self.future.set_running_or_notify_cancel()  # who stops waiting does not take it back
+
+    def __call__(self) -> None:
+        """Run it."""
+        try:
+            self.future.set_result(self._function())
+        except BaseException as error:
+            self.future.set_exception(error)
 
 
 class Worker:
@@ -32,12 +48,11 @@ class Worker:
         """Take a job; never blocks."""
         self._jobs.put(job)
 
-    def call(self, function: Callable[[], T]) -> T:
-        """Run ``function`` in its turn among the jobs and wait for what it returns or raises."""
-        call = _Call(function)
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """Have ``function`` run in its turn among the jobs; never blocks."""
+        call = Call(function)
         self._jobs.put(call)
-        result: T = call.future.result()
-        return result
+        return call.future
 
     def stop(self) -> None:
         """Stop after the job in progress and wait for the thread."""
@@ -48,24 +63,10 @@ class Worker:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not STOP:
             try:
-                if isinstance(job, _Call):
-                    job.run()
+                if isinstance(job, Call):
+                    job()
                 else:
                     self._work(job)
             except Exception:
                 # A session's failure must not take the thread from the others.
                 log.exception("%s failed", self._thread.name)
-
-
-class _Call:
-    """A function that another thread waits for."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self._function = function
-        self.future: Future[Any] = Future()
-
-    def run(self) -> None:
-        try:
-            self.future.set_result(self._function())
-        except BaseException as error:
-            self.future.set_exception(error)

@@ -62,12 +62,17 @@ class ScriptedLlm:
     """Answers by ``script``, a function of the last user message, one byte per step."""
 
     def __init__(
-        self, script: Callable[[str], str], *, max_context: int = 4096, pace: float = 0.0
+        self,
+        script: Callable[[str], str],
+        *,
+        max_context: int = 4096,
+        pace: float = 0.0,
+        name: str = "scripted",
     ) -> None:
         self.script = script
         self.tokenizer = ByteTokenizer()
         self.max_context = max_context
-        self.name = "scripted"
+        self.name = name
         self.pace = pace
         self.fed: list[list[int]] = []
 
@@ -86,7 +91,8 @@ class ScriptedLlm:
             asked = re.findall(r"\x02user:(.*?)\x03", prompt.decode(), re.S)
             answer = self.script(asked[-1] if asked else "").encode() + b"\0"
             row = torch.zeros(256)
-            row[answer[len(said)]] = 9.0
+            # A constraint may have made it say more than it wanted to.
+            row[answer[min(len(said), len(answer) - 1)]] = 9.0
             rows.append(row)
         return Output(torch.stack(rows) if rows else torch.zeros(0, 256))
 

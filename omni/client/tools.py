@@ -46,13 +46,13 @@ class FunctionTool:
         try:
             self._arguments, self._names = _arguments(function, self.name, said)
             self.parameters = _schema(self._arguments)
+            """JSON schema of the arguments."""
         except PydanticUserError as error:
             raise InputError(
                 f"tool {self.name!r}: a parameter has a type that JSON cannot fill "
                 f"({error.message})",
                 param="tools",
             ) from error
-        """JSON schema of the arguments."""
 
     def wire(self) -> dict[str, Any]:
         """As ``session.tools`` wants it."""

@@ -38,10 +38,16 @@ class _Tokenizer(Protocol):
 
 
 class Grammars:
-    """Makes the `Constraint` of each answer for one tokenizer."""
+    """Makes the `Constraint` of each answer for one tokenizer.
 
-    def __init__(self, tokenizer: _Tokenizer) -> None:
+    ``lenient`` is for small models, which leave the marker of a call out and repeat what tools say
+    with its markup: a JSON object at the start of an answer is a call, and words do not begin as
+    markup.
+    """
+
+    def __init__(self, tokenizer: _Tokenizer, *, lenient: bool = False) -> None:
         self._tokenizer = tokenizer
+        self.lenient = lenient
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
     def constraint(
@@ -83,7 +89,9 @@ class Grammars:
         if format is None:
             return None
         if not calls:
-            return Constraint(self, self._start(f"start: WORDS\n{words_rule(format)}"))
+            return Constraint(
+                self, self._start(f"start: WORDS\n{words_rule(format, self.lenient)}")
+            )
         return Constraint(
             self,
             None,
@@ -175,8 +183,8 @@ class _Vocabulary:
 class Constraint:
     """Follows one generation and says what may come next.
 
-    With ``calls`` the text is free until a call begins: by the marker, or, as small models tend to
-    leave the marker out, by a JSON object at the very start. What is then drawn is the marker.
+    With ``calls`` the text is free until a call begins: by the marker, or, where there is none or
+    the grammars are lenient, by a JSON object at the very start. What is then drawn is the opening.
     """
 
     def __init__(
@@ -215,9 +223,12 @@ class Constraint:
             bits = np.unpackbits(self._mask.view(np.uint8), bitorder="little")
             allowed_V = torch.from_numpy(bits[: len(logits_V)].view(np.bool_))
             logits_V.masked_fill_(~allowed_V.to(logits_V.device), -torch.inf)
-        elif self._blank:
+        elif self._blank and (self._grammars.lenient or not self._marker):
             ways = self._ways(logits_V)
-            for ids in (self._grammars.bare, self._grammars.markup):
+            unwanted = [self._grammars.bare]
+            if self._grammars.lenient:
+                unwanted.append(self._grammars.markup)
+            for ids in unwanted:
                 logits_V[ids.to(logits_V.device)] = -torch.inf
             logits_V[self._opening] = ways.logsumexp(-1) + self.bias
 

@@ -175,6 +175,11 @@ class BatchGenerator:
         if request is not None:
             self._cancelled.append((request_id, request.finished("cancelled")))
 
+    def cancel_all(self) -> None:
+        """`cancel` every request."""
+        for request_id in list(self._requests):
+            self.cancel(request_id)
+
     def step(self) -> list[Event]:
         """One pass of the model: a token for everyone who decodes, a chunk for who waits.
 

@@ -83,9 +83,13 @@ def calls_rules(
     return "\n".join(rules)
 
 
-def words_rule(format: ToolFormat) -> str:
-    """A rule ``WORDS``: any text in which no call begins, and that does not begin as markup."""
-    rule = "WORDS: /(?s:.*)/ & ~/\\s*([{<]|```)(?s:.*)/"
+def words_rule(format: ToolFormat, lenient: bool) -> str:
+    """A rule ``WORDS``: any text in which no call begins; see `Grammars` for ``lenient``."""
+    rule = "WORDS: /(?s:.*)/"
+    if lenient:
+        rule += " & ~/\\s*([{<]|```)(?s:.*)/"
+    elif not format.marker:
+        rule += " & ~/\\s*\\{(?s:.*)/"
     return f"{rule} & ~/(?s:.*){re.escape(format.marker)}(?s:.*)/" if format.marker else rule
 
 

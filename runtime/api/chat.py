@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -151,7 +152,7 @@ class _Answering:
         # An answer in a language that no voice knows stays text.
         if self._body.audio is not None and self._body.speaks and said.sound:
             message["content"] = None
-            message["audio"] = self._audio(self._body.audio.format)
+            message["audio"] = await asyncio.to_thread(self._audio, self._body.audio.format)
         choice = {
             "index": 0,
             "message": message,

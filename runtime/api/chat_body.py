@@ -379,7 +379,7 @@ class ChatRequest(Strict):
             Tool(f.name, f.description or "", f.parameters or {})
             for f in (tool.function for tool in self.tools or ())
         )
-        parallel = True if self.parallel_tool_calls is None else self.parallel_tool_calls
         if isinstance(self.tool_choice, NamedChoice):
-            return ToolUse(tools, "required", self.tool_choice.function.name, parallel)
-        return ToolUse(tools, self.tool_choice or "auto", None, parallel)
+            return ToolUse(tools, "required", self.tool_choice.function.name, parallel=False)
+        # Left out, it is off, as in realtime sessions: a small model does not know when to stop.
+        return ToolUse(tools, self.tool_choice or "auto", None, bool(self.parallel_tool_calls))

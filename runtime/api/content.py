@@ -131,7 +131,7 @@ class Reader:
         return [Span("image", picture_note(seen))] if seen else []
 
     async def _audio(self, data: str, param: str) -> list[Span]:
-        raw = decode_base64(data, f"{param}.data")
+        raw = await self._slot.run(partial(decode_base64, data, f"{param}.data"))
         hearing = self._slot.engine.parts.hearing
         windows = hearing.transcribe_windows(
             audio_chunks(raw, EAR_RATE, MAX_SECONDS), run=self._slot.engine.in_background

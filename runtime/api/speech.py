@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from functools import partial
@@ -19,7 +20,7 @@ from runtime.api.chat_body import Strict, VoiceId
 from runtime.api.examples import SPEECH
 from runtime.api.models import check_model
 from runtime.api.slot import Slot, Stream, ready_hub, server_sent
-from runtime.checks import OPENAI_VOICES
+from runtime.checks import known_voice
 from runtime.hub import Hub
 from runtime.wire import encode_base64
 
@@ -62,7 +63,8 @@ async def create_speech(
             param="instructions",
             code="unsupported",
         )
-    clauses, unspoken = _clauses(hub, body.input, voice)
+    # In a thread: finding the languages of a long text takes a while.
+    clauses, unspoken = await asyncio.to_thread(_clauses, hub, body.input, voice)
     sound = _sound(hub, clauses, voice, body)
     headers = {"X-Omni-Unspoken-Languages": ",".join(unspoken)} if unspoken else None
     if body.stream_format == "sse":
@@ -75,13 +77,7 @@ async def create_speech(
 def check_voice(hub: Hub, given: str | VoiceId, param: str) -> str | None:
     """The voice to speak with, None for that of the language; `InputError` for an unknown one."""
     name = given.id if isinstance(given, VoiceId) else given
-    if name == "auto" or name in OPENAI_VOICES:
-        return None
-    known = hub.config.defaults.voices
-    if name not in known:
-        names = ", ".join(("auto", *known))
-        raise InputError(f"unknown voice {name!r}; known are: {names}", param=param)
-    return name
+    return known_voice(name, hub.config.defaults, param)
 
 
 def _clauses(hub: Hub, text: str, voice: str | None) -> tuple[list[Clause], list[str]]:

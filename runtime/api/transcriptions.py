@@ -20,6 +20,7 @@ from runtime.api.errors import validation_error
 from runtime.api.examples import TRANSCRIPTION
 from runtime.api.models import check_model
 from runtime.api.slot import Slot, Stream, ready_hub, server_sent, while_connected
+from runtime.checks import check_language
 from runtime.hub import Hub
 from runtime.states import EAR_RATE
 
@@ -145,13 +146,7 @@ def _read_form(hub: Hub, form: FormData) -> tuple[TranscriptionForm, BinaryIO]:
         problems = [{**p, "loc": ("body", *p["loc"])} for p in error.errors()]
         raise validation_error(problems, {"body": fields}) from None
     check_model(hub, options.model)
-    languages = hub.config.defaults.languages
-    if options.language and languages and options.language.split("-")[0] not in languages:
-        raise InputError(
-            f"the language {options.language!r} is not heard here; send an ISO 639-1 code such as "
-            "'en', or leave it out to have it detected",
-            param="language",
-        )
+    check_language(options.language, hub.config.defaults, "language")
     if options.stream and options.times:
         raise InputError(
             f"a stream has no {options.response_format!r}; send response_format 'json' or 'text'",

@@ -46,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 @pytest.fixture(scope="module")
 def grammars(model: LanguageModel) -> Grammars:
-    return Grammars(model.tokenizer)
+    return Grammars(model.tokenizer, lenient=True)
 
 
 def write(
@@ -199,6 +199,16 @@ def test_bare_json_at_the_very_start_becomes_a_marked_call(model, grammars):
     constraint.apply(logits)
     assert int(logits.argmax()) == TOOL_TOKEN
     assert logits[brace] == -torch.inf
+
+
+def test_json_that_a_larger_model_begins_with_is_no_call(model):
+    constraint = Grammars(model.tokenizer).constraint(ToolUse((CLOCK,)))
+    logits = torch.zeros(model.tokenizer.vocabulary)
+    [brace] = model.tokenizer.encode("{")
+    logits[brace] = 9.0
+    constraint.apply(logits)
+    assert int(logits.argmax()) == brace
+    assert float(logits[TOOL_TOKEN]) == 0.0
 
 
 def test_a_vocabulary_without_the_marker_spells_it(tmp_path: Path) -> None:

@@ -53,7 +53,11 @@ def model() -> LanguageModel:
 
 
 def answers(model: LanguageModel, use: ToolUse, requests, sampling) -> list[str]:
-    batch, grammars, cache = BatchGenerator(model), Grammars(model.tokenizer), model.new_cache()
+    batch, grammars, cache = (
+        BatchGenerator(model),
+        Grammars(model.tokenizer, lenient=True),
+        model.new_cache(),
+    )
     texts = []
     for i, request in enumerate(requests):
         prompt = model.tokenizer.encode_chat([Message("user", (request,))], tools=use.tools)

@@ -8,6 +8,7 @@ from test_engine import words
 from fakes import Running
 from omni import events as ev
 from omni.types import Message, Sampling, Span, Tool, ToolCall, ToolUse
+from omni.weights import DEFAULT_MODEL
 
 CLOCK = Tool("clock", "The time.")
 ADD = Tool(
@@ -130,7 +131,7 @@ class Inclined:
 @pytest.mark.parametrize("brace", [-20.0, 5.0, 9.0, 30.0])
 @pytest.mark.parametrize("last", [Message("user", ("go",)), Message("tool", ("12",), (), "c")])
 def test_an_inclination_to_call_that_the_question_does_not_change_calls_nothing(brace, last):
-    with Running(lambda asked: "Fine.") as running:
+    with Running(lambda asked: "Fine.", name=DEFAULT_MODEL) as running:
         running.open("a")
         running.parts.llm.run = Inclined(brace)(running.parts.llm.run)
         called = Message("assistant", (), (ToolCall("c", "clock", "{}"),))
@@ -139,6 +140,18 @@ def test_an_inclination_to_call_that_the_question_does_not_change_calls_nothing(
         running.engine.submit("a", ev.Start("r", messages, Sampling(0), tools=tools))
         events = running.until("a", ev.ResponseDone)
         assert (words(events), shown(events)) == ("Fine.", [])
+
+
+@pytest.mark.parametrize(("name", "helped"), [(DEFAULT_MODEL, True), ("scripted", False)])
+def test_only_a_model_that_needs_it_is_shown_an_example_and_weighed(name, helped):
+    with Running(lambda asked: "Fine.", name=name) as running:
+        running.open("a")
+        seen = spy(running.parts.llm.tokenizer)
+        running.ask("a", "go", tools=ToolUse((CLOCK,)))
+        running.until("a", ev.ResponseDone)
+        said = {message.text for messages in seen for message in messages}
+        assert ("How can I help you?" in " ".join(said)) is helped
+        assert ("Okay." in said) is helped
 
 
 def talk(count: int) -> list[Message]:
