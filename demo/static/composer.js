@@ -5,6 +5,7 @@ import { t } from "./i18n.js";
 import { isMedia, picturePart, readFile } from "./pictures.js";
 
 const TALLEST = 160; // pixels that the text may take before it scrolls
+const LARGEST = 12e6; // characters of all attachments: the server takes messages of 16 MiB
 
 /**
  * `before()` is called when a question is about to leave, `asked()` when it has left; `frame()`
@@ -141,7 +142,11 @@ export class Composer {
     for (const file of files) {
       try {
         if (!isMedia(file)) throw new Error(t("onlyMedia"));
-        this.#attached.push(await readFile(file));
+        const attachment = await readFile(file);
+        if (size([...this.#attached, attachment]) > LARGEST) {
+          throw new Error(t("tooMuch", { name: attachment.name }));
+        }
+        this.#attached.push(attachment);
       } catch (error) {
         if (!problems.includes(error.message)) problems.push(error.message);
       }
@@ -184,4 +189,9 @@ export class Composer {
     row.append(remove);
     return row;
   }
+}
+
+/** Attachments -> characters that their parts take in a message. */
+function size(attachments) {
+  return JSON.stringify(attachments.flatMap(({ parts }) => parts)).length;
 }

@@ -90,6 +90,10 @@ const TABLE = {
   notASound: ["{name} is not a sound that the browser can read.", "{name} 不是浏览器能读取的声音。"],
   notAVideo: ["{name} is not a video that the browser can read.", "{name} 不是浏览器能读取的视频。"],
   tooLong: ["{name} is longer than {n} s.", "{name} 超过 {n} 秒。"],
+  tooMuch: [
+    "{name} is too much for one message; send what is attached first.",
+    "{name} 超出了一条消息的容量；请先发送已添加的内容。",
+  ],
   thisFile: ["This", "该文件"],
   onlyMedia: ["Only pictures, videos and sounds can be dropped here.", "这里只能放图片、视频和声音。"],
   type: ["Type a question", "输入问题"],
@@ -99,6 +103,10 @@ const TABLE = {
   empty: [
     "Press Talk and ask something, or type below. You can add a picture or show the camera.",
     "点“说话”提问，或在下面输入。也可以添加图片或打开摄像头。",
+  ],
+  emptyPush: [
+    "Hold Talk or the space bar and ask something, or type below. You can add a picture or show the camera.",
+    "按住“说话”或空格键提问，或在下面输入。也可以添加图片或打开摄像头。",
   ],
   answerFailed: ["The answer failed; ask again.", "回答失败，请再问一次。"],
 

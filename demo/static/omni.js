@@ -2,6 +2,7 @@
 
 import { Answers } from "./answers.js";
 import { DeviceError } from "./audio.js";
+import { Awake } from "./awake.js";
 import { Composer } from "./composer.js";
 import { Connection, earlier } from "./connection.js";
 import { Devices } from "./devices.js";
@@ -18,12 +19,14 @@ const base = new URL("../../", import.meta.url); // of the server
 
 function start(root) {
   const $ = (name) => root.querySelector(`#omni-${name}`);
+  const labelOf = (button) => $(button).querySelector(".omni-label");
   const client = new OmniClient({ url: base, ...earlier() });
   const transcript = new Transcript($("log"), $("empty"), {
     latest: $("latest"),
     announce: (text) => ($("announce").textContent = text),
   });
   const latency = new Latency(client, transcript);
+  const awake = new Awake();
 
   // --- what can be seen of the state ------------------------------------------------------------
 
@@ -49,13 +52,15 @@ function start(root) {
       $("announce").dataset.open = open ? "yes" : "";
     }
     const calling = talk.on && !talk.push;
+    awake.wanted = talk.on;
+    label($("empty").querySelector("p"), talk.push ? "emptyPush" : "empty");
     $("talk").disabled = !open && !talk.on;
     $("talk").setAttribute("aria-pressed", calling || talk.held);
-    if (talk.push) label("talk", talk.held ? "releaseToSend" : "holdToTalk");
-    else label("talk", talk.on ? "stopTalking" : "talk");
+    if (talk.push) label(labelOf("talk"), talk.held ? "releaseToSend" : "holdToTalk");
+    else label(labelOf("talk"), talk.on ? "stopTalking" : "talk");
     $("mute").disabled = !calling;
     $("mute").setAttribute("aria-pressed", talk.muted);
-    label("mute", talk.muted ? "unmute" : "mute");
+    label(labelOf("mute"), talk.muted ? "unmute" : "mute");
     $("stop").disabled = !answers.busy;
     $("show").setAttribute("aria-pressed", show.source === "camera");
     $("share").setAttribute("aria-pressed", show.source === "screen");
@@ -63,12 +68,11 @@ function start(root) {
     $("send").disabled = !open || !composer.filled;
   }
 
-  /** Name a button by its text's key. */
-  function label(name, key) {
-    const words = $(name).querySelector(".omni-label");
-    if (words.dataset.t === key) return;
-    words.dataset.t = key;
-    words.textContent = t(key);
+  /** Give an element the text of a key. */
+  function label(element, key) {
+    if (element.dataset.t === key) return;
+    element.dataset.t = key;
+    element.textContent = t(key);
   }
 
   function say(text) {

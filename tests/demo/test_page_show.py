@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import time
+import wave
 from fractions import Fraction
 from pathlib import Path
 
@@ -179,6 +180,19 @@ def test_what_is_too_long_is_refused_in_words_and_the_rest_is_kept(page, tmp_pat
     assert attached(page).count() == 1
 
 
+def test_what_is_too_much_for_one_message_is_refused_and_the_rest_stays(page, fake, tmp_path):
+    names = [f"minute-{i}.wav" for i in range(4)]
+    for name in names:
+        with wave.open(str(tmp_path / name), "wb") as file:
+            file.setparams((1, 2, RATE, 0, "NONE", ""))
+            file.writeframes(bytes(2 * 60 * RATE))
+    attach(page, *(tmp_path / name for name in names))
+    page.get_by_text("minute-3.wav is too much for one message").wait_for()
+    assert attached(page).count() == 3
+    ask(page)
+    assert len(fake.until("conversation.item.create")["item"]["content"]) == 4
+
+
 GIVE = """([event, names]) => {
   const canvas = document.createElement('canvas');
   canvas.width = canvas.height = 20;
@@ -262,6 +276,31 @@ def test_the_screen_takes_the_place_of_the_camera(page, fake):
     assert [part["type"] for part in content] == ["input_image", "input_text"]
     page.get_by_role("button", name="Share screen").click()
     assert page.locator("#omni-camera").is_hidden()
+
+
+TWO_CAMERAS = """() => {
+  const devices = navigator.mediaDevices;
+  const list = devices.enumerateDevices.bind(devices);
+  const open = devices.getUserMedia.bind(devices);
+  window.facings = [];
+  devices.enumerateDevices = async () => [...await list(), { kind: 'videoinput', deviceId: 'b' }];
+  devices.getUserMedia = (wanted) => {
+    if (wanted.video) window.facings.push(wanted.video.facingMode.ideal);
+    return open(wanted);
+  };
+}"""
+
+
+def test_a_phone_shows_first_what_lies_before_it_and_then_its_user(page, fake):
+    page.evaluate(TWO_CAMERAS)
+    switch_on(page, "Camera")
+    page.get_by_role("button", name="Other camera").click()
+    page.wait_for_function("window.facings.length === 2")
+    assert page.evaluate("window.facings") == ["environment", "user"]
+    page.wait_for_function("document.querySelector('#omni-video').videoWidth > 0")
+    ask(page, "Who is this?")
+    content = fake.until("conversation.item.create")["item"]["content"]
+    assert [part["type"] for part in content] == ["input_image", "input_text"]
 
 
 REFUSE = """([method, name]) => {

@@ -166,6 +166,24 @@ def test_an_answer_dropped_before_its_first_sample_counts_as_not_heard(page):
     assert (told["item"], told["played"], told["left"]) == ("b", 0, 24000)
 
 
+LOCKS = """() => {
+  window.locks = [];
+  const lock = () => ({ released: false, release: async () => window.locks.push('released') });
+  Object.defineProperty(navigator, 'wakeLock', {
+    value: { request: async (what) => (window.locks.push(what), lock()) },
+  });
+}"""
+
+
+def test_the_screen_stays_on_during_a_call(page):
+    page.evaluate(LOCKS)
+    page.get_by_role("button", name="Talk").click()
+    page.wait_for_function("window.locks.length === 1")
+    page.get_by_role("button", name="Stop talking").click()
+    page.wait_for_function("window.locks.length === 2")
+    assert page.evaluate("window.locks") == ["screen", "released"]
+
+
 # --- push to talk --------------------------------------------------------------------------------
 
 
@@ -177,6 +195,7 @@ def pushing(page, fake):
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Hold to talk").wait_for()
     fake.until("input_audio_buffer.clear")
+    page.get_by_text("Hold Talk or the space bar and ask").wait_for()
     return page
 
 
