@@ -14,21 +14,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import ctranslate2
 import numpy as np
-from tokenizers import Tokenizer
 
-from encoders.mel import HOP, RATE, Mel, MelStream
-from encoders.segment import quietest, speech_pieces
+from encoders.mel import HOP, RATE, Mel, MelStream, whisper_mel
+from encoders.segment import Piece, quietest, speech_pieces
 from encoders.vad import SileroVad
+from encoders.whisper import Attempt, Whisper, Window
 from encoders.words import later, segments, within_speech, words
-from omni.errors import InputError, MediaError, WeightsError
+from omni.errors import InputError, MediaError
 from omni.types import AudioChunk, Capabilities, Pcm, Run, Transcript, call
 
 _FRAMES_PER_SECOND = RATE // HOP
 _WINDOW = 30 * _FRAMES_PER_SECOND
-_POSITION = 0.02
-"""Seconds of one position of the encoder's output."""
+STEP = 50
+"""Frames: where many pieces are decoded, their windows are multiples of it, so that they match."""
 _NO_SPACES = {"zh", "ja", "th", "lo", "my", "yue"}
 
 
@@ -42,11 +41,13 @@ class WhisperEncoder:
         A window is the speech and ``margin`` seconds of silence, at least ``min_seconds``; the
         ``safe_`` pair is used when the first output looks wrong. At most ``max_seconds`` of speech
         are decoded at once: in longer windows Whisper skips whole
-        sentences. ``languages`` limits what may be detected; empty means all.
+        sentences. ``languages`` limits what may be detected; empty means all. ``workers`` threads
+        may use the model at a time, each with ``threads`` of its own.
         """
 
         compute_type: str = "int8"
         threads: int = 2
+        workers: int = 1
         min_seconds: float = 6.0
         margin: float = 2.0
         safe_min_seconds: float = 10.0
@@ -61,41 +62,22 @@ class WhisperEncoder:
 
     def __init__(self, path: Path, config: Config | None = None) -> None:
         self.config = config or self.Config()
-        try:
-            self._model = ctranslate2.models.Whisper(
-                str(path),
-                compute_type=self.config.compute_type,
-                intra_threads=self.config.threads,
-                inter_threads=1,
-            )
-            self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-        except Exception as error:  # both raise bare RuntimeError and Exception
-            raise WeightsError(
-                f"{path} does not hold a Whisper model in CTranslate2's format ({error}); "
-                "expected model.bin, config.json, tokenizer.json and vocabulary.txt"
-            ) from error
+        self.model = Whisper(
+            path,
+            compute_type=self.config.compute_type,
+            threads=self.config.threads,
+            workers=self.config.workers,
+            allowed=self.config.languages,
+            sure=self.config.sure_language,
+        )
         self._vad = SileroVad()
-        self._start = self._token("<|startoftranscript|>")
-        self._task = [self._token("<|transcribe|>"), self._token("<|notimestamps|>")]
-        first, after = self._start + 1, self._token("<|translate|>")
-        names = (self._tokenizer.id_to_token(i) for i in range(first, after))
-        self._languages = {n.strip("<|>"): first + i for i, n in enumerate(names) if n}
         self.capabilities = Capabilities(
             inputs=frozenset({"audio"}),
             bridge="text",
             sample_rate=RATE,
-            languages=frozenset(self._languages),
+            languages=frozenset(self.model.languages),
             streaming=True,
         )
-        unknown = set(self.config.languages) - self._languages.keys()
-        if unknown:
-            raise InputError(f"unknown languages {sorted(unknown)}", param="languages")
-
-    def _token(self, name: str) -> int:
-        token: int | None = self._tokenizer.token_to_id(name)
-        if token is None:
-            raise WeightsError(f"the tokenizer has no {name}; it is not that of Whisper")
-        return token
 
     def stream(self) -> WhisperStream:
         """A fresh streaming state."""
@@ -139,22 +121,29 @@ class WhisperEncoder:
         Only the work inside ``run`` needs the model; with ``times`` words and segments carry their
         seconds of the whole recording.
         """
+        code = self.language_code(language) if language else None
         heard = None
+        for piece in self.pieces(sound):
+            decode = partial(self.decode, partial(whisper_mel, piece.pcm), piece.pcm)
+            part = run(partial(decode, code, heard, times=times, levels=piece.levels, step=STEP))
+            heard = self.sure_language(part) or heard
+            yield later(part, piece.start / RATE)
+
+    def pieces(self, sound: Iterable[AudioChunk]) -> Iterator[Piece]:
+        """The speech in ``sound``, cut at pauses; MediaError unless it is mono at 16 kHz."""
 
         def checked() -> Iterator[Pcm]:
             for chunk in sound:
                 self.check_rate(chunk)
                 yield chunk.pcm
 
-        for piece in speech_pieces(
-            checked(), self._vad.stream(), max_seconds=self.config.max_seconds
-        ):
-            stream = self.stream()
-            stream.last_language = heard
-            stream.feed(piece)
-            part = run(partial(stream.transcribe, language, times=times))
-            heard = part.language
-            yield part
+        return speech_pieces(checked(), self._vad.stream(), max_seconds=self.config.max_seconds)
+
+    def sure_language(self, part: Transcript) -> str | None:
+        """The language of ``part`` if it was heard well enough to expect it of the next one."""
+        return (
+            part.language if part.text and part.confidence >= self.config.low_confidence else None
+        )
 
     def check_rate(self, chunk: AudioChunk) -> None:
         """Raise MediaError unless ``chunk`` is mono sound at the rate that the model hears."""
@@ -170,7 +159,7 @@ class WhisperEncoder:
     def language_code(self, language: str) -> str:
         """``language`` as Whisper names it ("en-US" -> "en"); InputError for an unknown one."""
         code = language.lower().replace("_", "-").split("-")[0]
-        if code not in self._languages:
+        if code not in self.model.languages:
             raise InputError(
                 f"language {language!r} is not one that this encoder hears; "
                 f"give an ISO 639-1 code like 'en', or none to have it detected",
@@ -186,84 +175,81 @@ class WhisperEncoder:
         fallback: str | None = None,
         *,
         times: bool = False,
+        levels: Sequence[float] = (),
+        step: int = 2,
     ) -> Transcript:
         """Decode up to ``max_seconds`` of speech.
 
         ``read(frames)`` gives its mel (80, frames) with silence behind it; ``fallback`` is the
         language when none is given and none is detected surely. ``times`` count from the first
-        sample of ``pcm``.
+        sample of ``pcm``. ``levels`` of the voice activity are measured where they are missing;
+        windows are as long as the next multiple of ``step`` frames.
         """
+        attempt, code = None, language
+        if is_sound(pcm):
+            for frames in self.windows(len(pcm) / RATE, step):
+                window = self.window(read(frames), len(pcm), code, fallback, times)
+                attempt = self.model.attempt([window])[0]
+                if attempt.whole:
+                    break
+                code = attempt.language
+        return self.transcript(attempt, pcm, language or fallback, times=times, levels=levels)
+
+    def windows(self, seconds: float, step: int) -> tuple[int, ...]:
+        """Frames of the windows to try for ``seconds`` of speech, one after the other."""
         config = self.config
-        seconds = len(pcm) / RATE
-        if not len(pcm) or float(np.abs(pcm).max()) < 1e-4:  # digital silence has no words
-            return Transcript("", language or fallback or "en", seconds, 0.0, 1.0)
-        windows = dict.fromkeys(
-            _frames(max(low, seconds + margin))
-            for low, margin in (
-                (config.min_seconds, config.margin),
-                (config.safe_min_seconds, config.safe_margin),
-            )
+        needed = (
+            max(config.min_seconds, seconds + config.margin),
+            max(config.safe_min_seconds, seconds + config.safe_margin),
         )
-        cap = int(config.tokens_per_second * seconds) + config.extra_tokens
-        code = language
-        for frames in windows:
-            encoded = self._model.encode(ctranslate2.StorageView.from_array(read(frames)[None]))
-            code = code or self._detect(encoded, fallback)
-            tokens, probability, no_speech = self._generate(encoded, code, cap)
-            if len(tokens) < cap and not repeats(tokens):
-                break
-        tokens = cut_loop(tokens)
-        text = self._tokenizer.decode(tokens).strip()
-        doubtful = no_speech > config.no_speech or probability < config.low_confidence
-        if not text or (doubtful and not self._speaks(pcm)):
-            return Transcript("", language or fallback or "en", seconds, 0.0, no_speech)
-        part = Transcript(text, code or "en", seconds, probability, no_speech)
-        return self._timed(part, encoded, tokens, pcm) if times else part
+        rounded = (step * math.ceil(s * _FRAMES_PER_SECOND / step) for s in needed)
+        return tuple(dict.fromkeys(min(_WINDOW, frames) for frames in rounded))
 
-    def _timed(
-        self, part: Transcript, encoded: ctranslate2.StorageView, tokens: list[int], pcm: Pcm
+    def window(
+        self, mel: Mel, samples: int, language: str | None, fallback: str | None, times: bool
+    ) -> Window:
+        """What the model reads: ``mel`` (80, frames) with ``samples`` of speech in it."""
+        cap = int(self.config.tokens_per_second * samples / RATE) + self.config.extra_tokens
+        spoken = min(mel.shape[1], math.ceil(samples / HOP)) if times else 0
+        return Window(mel, cap, language, fallback, spoken)
+
+    def transcript(
+        self,
+        attempt: Attempt | None,
+        pcm: Pcm,
+        language: str | None,
+        *,
+        times: bool,
+        levels: Sequence[float],
     ) -> Transcript:
-        """``part`` with the times of its words, read from the cross-attention (DTW)."""
-        prompt = [self._start, self._languages[part.language], *self._task]
-        frames = min(encoded.shape[1] * 2, math.ceil(len(pcm) / HOP))
-        found = self._model.align(encoded, prompt, [tokens], frames)[0]
-        starts: list[float] = []
-        for token, position in found.alignments:
-            if token == len(starts):
-                starts.append(position * _POSITION)
-        starts += [part.seconds] * (len(tokens) + 1 - len(starts))
-        grouped = words(tokens, starts, found.text_token_probs, self._tokenizer.decode)
-        spoken = within_speech(grouped, self._vad.stream().feed(pcm), part.seconds)
+        """What the last attempt at ``pcm`` says; None: there was nothing to attempt.
+
+        Where there are no words ``language`` is given as theirs.
+        """
+        seconds = len(pcm) / RATE
+        nothing = Transcript("", language or "en", seconds, 0.0, 1.0)
+        if attempt is None:
+            return nothing
+        nothing = replace(nothing, no_speech=attempt.no_speech)
+        text = self.model.text(attempt.tokens).strip()
+        doubtful = (
+            attempt.no_speech > self.config.no_speech
+            or attempt.probability < self.config.low_confidence
+        )
+        if not text:
+            return nothing
+        if doubtful or times:
+            levels = levels or self._vad.stream().feed(pcm)
+        if doubtful and sum(level > 0.5 for level in levels) < 2:  # no voice of 64 ms
+            return nothing
+        part = Transcript(text, attempt.language, seconds, attempt.probability, attempt.no_speech)
+        if not times:
+            return part
+        missing = len(attempt.tokens) + 1 - len(attempt.starts)
+        starts = attempt.starts + [seconds] * missing
+        grouped = words(attempt.tokens, starts, attempt.likely, self.model.text)
+        spoken = within_speech(grouped, levels, seconds)
         return replace(part, words=spoken, segments=segments(spoken, part.no_speech))
-
-    def _generate(
-        self, encoded: ctranslate2.StorageView, language: str, cap: int
-    ) -> tuple[list[int], float, float]:
-        """Greedy tokens, their mean probability, and the probability that nobody spoke."""
-        prompt = [self._start, self._languages[language], *self._task]
-        result = self._model.generate(
-            encoded,
-            [prompt],
-            beam_size=1,
-            max_length=len(prompt) + cap,
-            return_scores=True,
-            return_no_speech_prob=True,
-        )[0]
-        tokens: list[int] = result.sequences_ids[0]
-        # The score is a mean over the tokens without the end mark that it includes.
-        mean = result.scores[0] * len(tokens) / (len(tokens) + 1)
-        return tokens, min(1.0, math.exp(mean)), float(result.no_speech_prob)
-
-    def _detect(self, encoded: ctranslate2.StorageView, fallback: str | None) -> str:
-        """The likeliest language; an unsure guess gives way to ``fallback``."""
-        allowed = self.config.languages or self._languages.keys()
-        found = ((n.strip("<|>"), p) for n, p in self._model.detect_language(encoded)[0])
-        code, probability = max((f for f in found if f[0] in allowed), key=lambda f: f[1])
-        return fallback if fallback and probability < self.config.sure_language else code
-
-    def _speaks(self, pcm: Pcm) -> bool:
-        """Whether the VAD finds a voice of at least 64 ms."""
-        return sum(p > 0.5 for p in self._vad.stream().feed(pcm)) >= 2
 
 
 class WhisperStream:
@@ -335,9 +321,13 @@ class WhisperStream:
             self.last_language,
             times=times,
         )
-        if part.text and part.confidence >= self._encoder.config.low_confidence:
-            self.last_language = part.language
+        self.last_language = self._encoder.sure_language(part) or self.last_language
         return later(part, self.start / RATE) if times else part
+
+
+def is_sound(pcm: Pcm) -> bool:
+    """Whether there is anything to hear: digital silence has no words."""
+    return bool(len(pcm)) and float(np.abs(pcm).max()) >= 1e-4
 
 
 def space_before(part: Transcript) -> str:
@@ -369,31 +359,3 @@ def joined(parts: Sequence[Transcript], seconds: float, language: str | None) ->
         tuple(word for part in said for word in part.words),
         tuple(segment for part in said for segment in part.segments),
     )
-
-
-def repeats(tokens: Sequence[int]) -> bool:
-    """Whether a run of four tokens or more comes twice in a row, or a shorter one six times."""
-    return any(
-        tokens[i : i + size] == tokens[i + size : i + 2 * size]
-        for size in range(4, len(tokens) // 2 + 1)
-        for i in range(len(tokens) - 2 * size + 1)
-    ) or len(cut_loop(tokens)) < len(tokens)
-
-
-def cut_loop(tokens: Sequence[int]) -> list[int]:
-    """``tokens`` up to where a run of four or more comes three times in a row; one is kept.
-
-    A shorter run must come six times, since people do say "no, no, no".
-    """
-    for begin in range(len(tokens)):
-        for size in range(1, (len(tokens) - begin) // 3 + 1):
-            times = 3 if size > 3 else 6
-            run = list(tokens[begin : begin + size])
-            if list(tokens[begin : begin + size * times]) == run * times:
-                return list(tokens[: begin + size])
-    return list(tokens)
-
-
-def _frames(seconds: float) -> int:
-    """Mel frames of a window; even, since the encoder halves them."""
-    return min(_WINDOW, 2 * math.ceil(seconds * _FRAMES_PER_SECOND / 2))

@@ -113,6 +113,7 @@ def audio_chunks(
     source: Source, sample_rate: int = 16000, max_seconds: float = 3600.0
 ) -> Iterator[AudioChunk]:
     """`read_audio` piece by piece, so that memory holds no whole recording; raises as it does."""
+    _check_riff(source)
     with open_container(source, "recording") as container:
         if not container.streams.audio:
             raise MediaError(
@@ -128,11 +129,31 @@ def audio_chunks(
             if (chunk := track.take()) is not None:
                 yield chunk
         yield track.finish()
-        exact = container.format.name in _STATES_DURATION
-    if exact and track.seconds < 0.95 * stated - 0.5:
+        check_whole(source, container.format.name, stated, track.seconds)
+
+
+def check_whole(source: Source, format_name: str, stated: float, seconds: float) -> None:
+    """Raise MediaError when ``seconds`` were read of a file that surely has more."""
+    if format_name in _STATES_DURATION and seconds < 0.95 * stated - 0.5:
         raise MediaError(
             f"{source_name(source)} is cut off: it should last {stated:.1f} s and only "
-            f"{track.seconds:.1f} s could be read; send the complete file",
+            f"{seconds:.1f} s could be read; send the complete file",
+            code="truncated",
+        )
+
+
+def _check_riff(source: Source) -> None:
+    """Raise MediaError for a WAV file shorter than it says: FFmpeg takes what there is for all."""
+    with _open(source) as file:
+        head = file.read(8)
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+    stated = int.from_bytes(head[4:], "little")
+    # Writers that do not know the size yet leave nothing or the largest number there.
+    if head[:4] == b"RIFF" and 0 < stated < 0xFFFFFF00 and size < 0.95 * (stated + 8):
+        raise MediaError(
+            f"{source_name(source)} is cut off: it should have {stated + 8} bytes and has {size}; "
+            "send the complete file",
             code="truncated",
         )
 

@@ -25,12 +25,12 @@ Mel = NDArray[np.float32]
 
 
 @cache
-def mel_filters() -> Mel:
-    """The mel filter bank, shape (201, 80): Slaney's scale and area normalisation."""
+def mel_filters(bands: int = N_MELS) -> Mel:
+    """The mel filter bank, shape (201, ``bands``): Slaney's scale and area normalisation."""
     linear_end = 1000.0 * 3 / 200  # the mel scale is linear up to 1 kHz and logarithmic above
     log_step = np.log(6.4) / 27.0
     top = linear_end + np.log(RATE / 2 / 1000.0) / log_step
-    mels = np.linspace(0.0, top, N_MELS + 2)
+    mels = np.linspace(0.0, top, bands + 2)
     edges = np.where(
         mels < linear_end, mels * 200 / 3, 1000.0 * np.exp(log_step * (mels - linear_end))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,13 @@ from omni.types import AudioChunk, Pcm
 
 _PAD = 8  # frames of 32 ms kept around speech: consonants are softer than the VAD hears
 _SPEECH = 0.35
+
+
+@dataclass(frozen=True, slots=True)
+class Piece(AudioChunk):
+    """Sound with speech in it; ``levels``: how likely somebody speaks, every 32 ms of it."""
+
+    levels: tuple[float, ...] = ()
 
 
 def quietest(levels: NDArray[np.float32], begin: int, end: int, width: int = 20) -> int:
@@ -24,7 +32,7 @@ def quietest(levels: NDArray[np.float32], begin: int, end: int, width: int = 20)
 
 def speech_pieces(
     sound: Iterable[Pcm], vad: VadStream, max_seconds: float = 8.0
-) -> Iterator[AudioChunk]:
+) -> Iterator[Piece]:
     """Cut ``sound`` (16 kHz, piece by piece) into chunks of at most ``max_seconds``.
 
     Cuts lie in pauses, or at the least likely speech where somebody speaks without any. Pieces
@@ -60,11 +68,13 @@ def _cut(levels: NDArray[np.float32]) -> int:
     return best if best_length >= 6 else quietest(levels, half, len(levels), 6)
 
 
-def _spoken(pcm: Pcm, levels: list[float], start: int) -> Iterator[AudioChunk]:
+def _spoken(pcm: Pcm, levels: list[float], start: int) -> Iterator[Piece]:
     """``pcm`` without the silence around its speech; nothing where there is no speech."""
     speech = np.flatnonzero(np.array(levels) >= _SPEECH)
     if len(speech) and len(pcm):
-        first = max(0, int(speech[0]) - _PAD) * FRAME
+        first = max(0, int(speech[0]) - _PAD)
         last = int(speech[-1]) + 1 + _PAD
         end = len(pcm) if last >= len(levels) else last * FRAME
-        yield AudioChunk(pcm[first:end], RATE, start + first)
+        begin = first * FRAME
+        # A copy, since a view would keep all that was held around it.
+        yield Piece(pcm[begin:end].copy(), RATE, start + begin, tuple(levels[first:last]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -14,6 +14,7 @@ from encoders.media import (
     AudioTrack,
     Source,
     check_seconds,
+    check_whole,
     open_container,
     source_name,
     stated_seconds,
@@ -64,14 +65,8 @@ def read_video(
     sound_start: float | None = None
     last, due = 0.0, -np.inf
     with open_container(source, "video") as container:
-        moving = [s for s in container.streams.video if not _is_cover(s)]
-        if not moving:
-            raise MediaError(f"{name} has no video track; send a video", code="no_video")
-        check_seconds(source, stated_seconds(container), max_seconds)
-        video, sound = moving[0], (*container.streams.audio, None)[0]
-        video.thread_type = "AUTO"
-        if video.codec_context.width * video.codec_context.height > _MAX_PIXELS:
-            raise MediaError(f"{name} has pictures of more than {_MAX_PIXELS} pixels")
+        video = _checked_track(source, container, max_seconds)
+        sound = (*container.streams.audio, None)[0]
         track = AudioTrack(source, sound, RATE, max_seconds) if sound else None
         for packet in container.demux([s for s in (video, sound) if s]):
             for frame in packet.decode():
@@ -97,6 +92,69 @@ def read_video(
     return Video(frames, audio, max(last - zero, audio.seconds if audio else 0.0))
 
 
+def frames_of(
+    source: Source, *, every: float = 0.5, most: int = 240, max_seconds: float = 24 * 3600.0
+) -> Iterator[tuple[list[ImageFrame], float]]:
+    """Frames of a clip of any length, a few at a time, and the seconds seen so far.
+
+    A frame every ``every`` seconds, or as rarely as it takes for ``most`` frames where the file
+    states its duration; their times are those of the sound. Raises as `read_video` does.
+    """
+    name = source_name(source)
+    frames: list[ImageFrame] = []
+    with open_container(source, "video") as container:
+        video = _checked_track(source, container, max_seconds)
+        every = max(every, stated_seconds(container) / most)
+        zero = _sound_start(container)
+        due, seconds = -np.inf, 0.0
+        for frame in container.decode(video):
+            time = frame.time or 0.0
+            zero = time if zero is None else zero
+            seconds = max(seconds, time - zero)
+            check_seconds(source, seconds, max_seconds)
+            if time < due:
+                continue
+            due = time + every - 1e-6
+            frames.append(ImageFrame(_pixels(frame), max(0.0, time - zero)))
+            if len(frames) == _AT_ONCE:
+                yield frames, seconds
+                frames = []
+        if due == -np.inf:
+            raise MediaError(f"{name} has a video track without pictures; send a complete file")
+        yield frames, seconds
+        length = (
+            float(video.duration * video.time_base) if video.duration and video.time_base else 0.0
+        )
+        check_whole(source, container.format.name, length, seconds)
+
+
+def _sound_start(container: av.container.InputContainer) -> float | None:
+    """When the sound begins, on the clock of the file; None: there is none."""
+    for sound in container.streams.audio:
+        return float((sound.start_time or 0) * (sound.time_base or 1))
+    return None
+
+
+def moving_track(
+    container: av.container.InputContainer,
+) -> av.video.stream.VideoStream | None:
+    """The first video track that is more than the cover picture of a recording."""
+    return next((s for s in container.streams.video if not _is_cover(s)), None)
+
+
+def _checked_track(
+    source: Source, container: av.container.InputContainer, max_seconds: float
+) -> av.video.stream.VideoStream:
+    name, video = source_name(source), moving_track(container)
+    if video is None:
+        raise MediaError(f"{name} has no video track; send a video", code="no_video")
+    check_seconds(source, stated_seconds(container), max_seconds)
+    video.thread_type = "AUTO"
+    if video.codec_context.width * video.codec_context.height > _MAX_PIXELS:
+        raise MediaError(f"{name} has pictures of more than {_MAX_PIXELS} pixels")
+    return video
+
+
 def describe(
     video: Video,
     image_encoder: ImageEncoder,
@@ -113,7 +171,7 @@ def describe(
     for first in range(0, len(video.frames), _AT_ONCE):
         frames = video.frames[first : first + _AT_ONCE]
         seen += run(partial(image_encoder.encode, frames))
-    spans = _merged(seen, video.seconds)
+    spans = merged(seen, video.seconds)
     if audio_encoder is not None and video.audio is not None:
         stream = audio_encoder.stream()
         for piece in speech_pieces([video.audio.pcm], SileroVad().stream(), max_seconds=10.0):
@@ -127,7 +185,7 @@ def describe(
     return sorted(spans, key=lambda span: span.times or (0.0, 0.0))
 
 
-def _merged(seen: Sequence[Span], seconds: float) -> list[Span]:
+def merged(seen: Sequence[Span], seconds: float) -> list[Span]:
     """One span per scene; what stands in parentheses (how sure, how large) makes no new one."""
     scenes: list[tuple[float, str]] = []
     for span in seen:

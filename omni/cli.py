@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import omni
+from omni.batch.command import batch
+from omni.data.commands import data_app
+from omni.dialogues.command import play_dialogues
 from omni.errors import OmniError
 from omni.sessions import KEEP, DataDir, KeepOption, parse_keep, sessions_app
+from omni.train.commands import train
 from omni.weights import DEFAULT_MODEL
 from omni.weights.commands import models_app
 
@@ -34,7 +38,11 @@ app = typer.Typer(
 bench_app = typer.Typer(help="Measure the assistant on this machine.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(bench_app, name="bench")
+app.add_typer(data_app, name="data")
 app.add_typer(sessions_app, name="sessions")
+app.command()(batch)
+app.command()(train)
+app.command("test")(play_dialogues)
 
 Model = Annotated[
     str,
@@ -390,6 +398,35 @@ def bench_voice(
     from omni.bench.voice import render, run
 
     result = run(url=url, model=model, quantization=quantization, count=count)
+    typer.echo(render(result))
+    if json:
+        _print_json(result)
+
+
+@bench_app.command("transcribe")
+def bench_transcribe(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help="Recordings, each with its words in a .txt beside it where they are known; "
+            "default: sentences that are spoken on the spot.",
+        ),
+    ] = None,
+    against: Annotated[
+        bool, typer.Option("--against", help="Also run faster-whisper and openai-whisper.")
+    ] = False,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="Of the longest of the spoken recordings.")
+    ] = 10.0,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Transcribe recordings one at a time and in batches, and compare speed and word errors."""
+    from omni.bench.transcribe import cores, render, run
+
+    result = run(files or (), against=against, minutes=minutes, threads=threads or cores())
     typer.echo(render(result))
     if json:
         _print_json(result)

@@ -62,13 +62,20 @@ class Span:
     """What the LLM reads of one medium.
 
     ``text`` where the medium is bridged by words, ``embeds`` (T, D) where a trained adapter maps it
-    into the LLM's space, or both. ``times`` is (begin, end) in seconds on the medium's stream.
+    into the LLM's space, or both. ``times`` is (begin, end) in seconds on the medium's stream;
+    ``at`` the seconds of each row of ``embeds``, where they are not spread evenly over ``times``.
     """
 
     modality: Modality
     text: str | None = None
     embeds: torch.Tensor | None = None
     times: tuple[float, float] | None = None
+    at: tuple[float, ...] | None = None
+
+    @property
+    def wordless(self) -> bool:
+        """Whether only its embeddings can be read."""
+        return not self.text and self.embeds is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +90,30 @@ class Step:
 class Word:
     """A spoken word with its punctuation, from ``start`` to ``end`` seconds of the recording.
 
-    Where a script has no spaces it is a character.
+    Where a script has no spaces it is a character. ``speaker`` is who said it ("1", "2", …), where
+    that was asked for.
     """
 
     text: str
     start: float
     end: float
     probability: float = 1.0
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A sentence, or what was said between two pauses; times in seconds of the recording."""
+    """A sentence, or what was said between two pauses; times in seconds of the recording.
+
+    ``speaker`` is who said it ("1", "2", …), where that was asked for.
+    """
 
     text: str
     start: float
     end: float
     confidence: float = 1.0
     no_speech: float = 0.0
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +121,8 @@ class Transcript:
     """What was said. ``words`` and ``segments`` are empty unless times were asked for.
 
     ``confidence`` is the mean token probability in [0, 1]; ``no_speech`` the probability in [0, 1]
-    that nobody spoke; ``language`` an ISO 639-1 code.
+    that nobody spoke; ``language`` an ISO 639-1 code; ``embeds`` (T, D) what the LLM reads, of an
+    encoder that is bridged by embeddings.
     """
 
     text: str
@@ -118,6 +132,7 @@ class Transcript:
     no_speech: float = 0.0
     words: tuple[Word, ...] = ()
     segments: tuple[Segment, ...] = ()
+    embeds: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from encoders.vad import SileroVad
     from omni.llm.linear import Quantization
     from omni.llm.model import LanguageModel
+    from omni.sequence import Layout
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class Parts:
     sight: ImageEncoder
     voice: SpeechDecoder
     warm_up: Callable[[], None] = lambda: None
+    layout: Layout | None = None
+    """How media stand in the LLM's sequences, for encoders that are bridged by embeddings."""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,8 @@ class Conversation:
             case ev.TurnJudged():
                 self._hearing.judged(event)
             case ev.Transcribed(key, transcript, at):
-                span = Span("audio", transcript.text, times=(0.0, transcript.seconds))
+                times = (0.0, transcript.seconds)
+                span = Span("audio", transcript.text, transcript.embeds, times)
                 self._resolve(key, span, at)
             case ev.Seen(key, span, at):
                 self._resolve(key, span, at)

@@ -21,21 +21,20 @@ from omni import events as ev
 from omni.errors import BusyError, InputError, OmniError
 from omni.llm.constraint import Constraint, Grammars
 from omni.llm.generate import BatchGenerator, Finished
+from omni.sequence import Interleaved
 from omni.types import (
     AudioChunk,
     Clause,
     Message,
-    Modality,
     Pcm,
     Sampling,
-    Span,
     Step,
     Tool,
     ToolUse,
     Usage,
 )
 from runtime.assembly import Parts
-from runtime.prompt import HELPED, Fitted, Window, fit, unasked
+from runtime.prompt import HELPED, Fitted, Reading, Window, fit, unasked
 from runtime.states import EAR_RATE, Answer, Job, Release, Session, now, report
 from runtime.worker import STOP, Call
 
@@ -62,6 +61,7 @@ class Device:
     ) -> None:
         """``say`` takes what goes to the mouth: clauses, and events that come after their sound."""
         self._parts = parts
+        self._reading = Reading.of(parts)
         self._to_mouth = say
         self.generator = BatchGenerator(parts.llm)
         self._helped = parts.llm.name in HELPED
@@ -206,8 +206,7 @@ class Device:
         tools: Sequence[Tool],
         window: Window,
     ) -> Fitted:
-        tokenizer = self._parts.llm.tokenizer
-        return fit(tokenizer, messages, tools, window, session.kept, helped=self._helped)
+        return fit(self._reading, messages, tools, window, session.kept, helped=self._helped)
 
     def _prepare(self, session: Session, prepare: ev.Prepare) -> None:
         if session.answers:
@@ -222,7 +221,7 @@ class Device:
         key = self._prepare_id(session)
 
         def read() -> None:
-            self.generator.add_prefill(key, fitted.ids, session.cache)
+            self._read(key, fitted.prompt, session)
 
         self._weigh(key, session, fitted, prepare.tools, constraint, read)
 
@@ -255,8 +254,15 @@ class Device:
     def _add(self, answer: Answer, fitted: Fitted, constraint: Constraint | None) -> None:
         cache, sampling = answer.session.cache, answer.start.sampling
         try:
+            prompt = fitted.prompt
             self.generator.add(
-                answer.request_id, fitted.ids, cache, sampling, constraint=constraint
+                answer.request_id,
+                prompt.ids,
+                cache,
+                sampling,
+                embeds=prompt.embeds,
+                positions=prompt.aligned,
+                constraint=constraint,
             )
         except Exception as error:
             self._fail(answer, error)
@@ -285,8 +291,8 @@ class Device:
         """
         if not self._helped or constraint is None or not constraint.chooses:
             return then()
-        ids = unasked(self._parts.llm.tokenizer, fitted.messages, tools)
-        if ids is None:
+        prompt = unasked(self._reading, fitted.messages, tools)
+        if prompt is None:
             return then()
 
         after_output = fitted.messages[-1].role == "tool"
@@ -297,13 +303,19 @@ class Device:
 
         def weigh() -> None:
             assert session.cache.ahead is not None
-            session.inclination = ids, constraint.odds(session.cache.ahead)
+            session.inclination = prompt.ids, constraint.odds(session.cache.ahead)
             decide(session.inclination[1])
 
-        if session.inclination is not None and session.inclination[0] == ids:
+        if session.inclination is not None and session.inclination[0] == prompt.ids:
             return decide(session.inclination[1])
         self._weighed[key] = weigh
-        self.generator.add_prefill(key, ids, session.cache)
+        self._read(key, prompt, session)
+
+    def _read(self, key: str, prompt: Interleaved, session: Session) -> None:
+        """Read a prompt into the session's cache, for an answer that may come."""
+        self.generator.add_prefill(
+            key, prompt.ids, session.cache, embeds=prompt.embeds, positions=prompt.aligned
+        )
 
     def _stop_preparing(self, session: Session) -> None:
         self.generator.cancel(self._prepare_id(session))
@@ -316,6 +328,7 @@ class Device:
             log.exception("decoding failed")
             # All, prompts that are read ahead included: they would fail again without end.
             self.generator.cancel_all()
+            self.generator.step()  # tells their ends, before new ones come by the same names
             self._weighed.clear()
             answers, self._answers = self._answers, {}
             for answer in answers.values():
@@ -395,20 +408,14 @@ class Device:
             finished.cached_tokens,
             finished.output_tokens,
             dropped_messages=len(answer.start.messages) - len(answer.read),
-            audio_tokens=self._tokens(answer.read, ("audio",)),
-            image_tokens=self._tokens(answer.read, ("image", "video")),
+            audio_tokens=self._reading.tokens(answer.read, "audio"),
+            image_tokens=self._reading.tokens(answer.read, "image", "video"),
         )
         done = ev.ResponseDone(
             answer.start.response_id, finished.reason, usage, now(), finished.error
         )
         # Behind the last clause: the answer ends when all of it was spoken.
         self._to_mouth(answer, done)
-
-    def _tokens(self, messages: Sequence[Message], modalities: Sequence[Modality]) -> int:
-        """Tokens of the prompt that stand for media."""
-        encode = self._parts.llm.tokenizer.encode
-        spans = (p for m in messages for p in m.parts if isinstance(p, Span))
-        return sum(len(encode(s.text)) for s in spans if s.text and s.modality in modalities)
 
 
 def _use(start: ev.Start) -> ToolUse:

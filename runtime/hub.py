@@ -59,6 +59,8 @@ class Hub:
         self.spoken = SpokenAnswers()
         self.pool = ThreadPoolExecutor(config.engine.max_sessions + 4, "omni-http")
         """For what HTTP requests wait for: files, the device, the voices."""
+        self.embedding = asyncio.Lock()
+        """Texts of one request at a time, so that the others keep their threads."""
         self.problem: str | None = None
         self.ready = asyncio.Event()
         self._sessions: set[RealtimeSession] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from reprlib import repr as short
 from typing import Any, Literal
 
@@ -23,6 +23,13 @@ _ASIDE = re.compile(r" \([^)]*\)")
 def picture_note(seen: str) -> str:
     """What the LLM reads of a picture, without how sure that is: small models repeat figures."""
     return f"[Your camera shows {_ASIDE.sub('', seen)}]"
+
+
+def read_picture(seen: Span) -> Span | None:
+    """As the LLM reads what an encoder gave of a picture; None when that is nothing."""
+    if seen.text:
+        return replace(seen, text=picture_note(seen.text))
+    return seen if seen.wordless else None
 
 
 @dataclass
@@ -55,10 +62,7 @@ class Part:
     def read(self) -> str | Span | None:
         """As the LLM reads it."""
         if self.kind == "input_image":
-            if self.span is None:
-                return None
-            note = picture_note(self.span.text) if self.span.text else None
-            return Span("image", note, self.span.embeds, self.span.times)
+            return None if self.span is None else read_picture(self.span)
         if self.kind == "input_audio" and self.span is not None:
             return self.span if self.span.text or self.span.embeds is not None else None
         return self.text

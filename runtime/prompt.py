@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from omni.errors import InputError
-from omni.types import Message, Tool
+from omni.sequence import Interleaved, Layout, bridged, chat
+from omni.types import Message, Modality, Span, Tool
 from omni.weights import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from runtime.assembly import Parts
 
 HELPED = frozenset({DEFAULT_MODEL})
 """Models that call tools badly by themselves: they see `EXAMPLE`, their odds of a call are evened
@@ -26,12 +30,62 @@ EXAMPLE = (
 
 
 class _Tokenizer(Protocol):
+    @property
+    def eos_ids(self) -> frozenset[int]: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
     def encode_chat(
         self,
         messages: Sequence[Message],
         add_generation_prompt: bool = True,
         tools: Sequence[Tool] = (),
     ) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the LLM reads conversations.
+
+    Media of the modalities in ``embedded`` are read by their embeddings where these have the LLM's
+    ``width``, laid out by ``layout``; all others by their words.
+    """
+
+    tokenizer: _Tokenizer
+    embedded: frozenset[Modality] = frozenset()
+    width: int = 0
+    layout: Layout = field(default_factory=Layout)
+
+    @classmethod
+    def of(cls, parts: Parts) -> Reading:
+        """As the parts' capabilities have it."""
+        llm = parts.llm
+        encoders = (parts.hearing.capabilities, parts.sight.capabilities)
+        embedded = frozenset[Modality]().union(
+            *(c.inputs for c in encoders if c.bridge == "embeds")
+        )
+        if not embedded or llm.capabilities.bridge != "embeds":
+            return cls(llm.tokenizer)
+        return cls(llm.tokenizer, embedded, llm.width, parts.layout or Layout())
+
+    def bridge(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages with every medium either as embeddings or as words."""
+        return bridged(messages, self.embedded, self.width)
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Interleaved:
+        """What the LLM reads of messages that went through `bridge`."""
+        layout = self.layout
+        return chat(self.tokenizer, messages, layout.boundaries, tools=tools, rate=layout.rate)
+
+    def tokens(self, messages: Sequence[Message], *modalities: Modality) -> int:
+        """Tokens of a prompt that stand for these media."""
+        spans = (p for m in messages for p in m.parts if isinstance(p, Span))
+        return sum(self._length(span) for span in spans if span.modality in modalities)
+
+    def _length(self, span: Span) -> int:
+        if span.embeds is None or not span.wordless:
+            return len(self.tokenizer.encode(span.text or ""))
+        return len(span.embeds) + 2 * (span.modality in self.layout.boundaries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +112,24 @@ class Kept:
         if self.cut >= len(rest):
             return False
         a, b = self.first, rest[self.cut]
-        return (a.role, a.text, a.call_id) == (b.role, b.text, b.call_id)
+        return (a.role, a.text, a.call_id, _embeds(a)) == (b.role, b.text, b.call_id, _embeds(b))
+
+
+def _embeds(message: Message) -> list[int]:
+    return [id(p.embeds) for p in message.parts if isinstance(p, Span) and p.wordless]
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The ids of a prompt and the messages in it; ``kept`` where it begins, if not at the start."""
+    """A prompt and the messages in it; ``kept`` where it begins, if not at the start."""
 
-    ids: list[int]
+    prompt: Interleaved
     messages: list[Message]
     kept: Kept | None
 
 
 def fit(
-    tokenizer: _Tokenizer,
+    reading: Reading,
     messages: Sequence[Message],
     tools: Sequence[Tool],
     window: Window,
@@ -93,18 +151,19 @@ def fit(
             param="input",
             code="empty_conversation",
         )
+    messages = reading.bridge(messages)
     head = [m for m in messages if m.role == "system"]
     rest = [m for m in messages if m.role != "system"]
     first = [*head, *EXAMPLE] if tools and helped else head
 
     @cache
-    def prompt(cut: int) -> list[int]:
-        return tokenizer.encode_chat([*first, *rest[cut:]], tools=tools)
+    def prompt(cut: int) -> Interleaved:
+        return reading.prompt([*first, *rest[cut:]], tools)
 
     @cache
     def empty() -> int:
         """Tokens of the instructions and tools alone; some templates want a message, too."""
-        return len(tokenizer.encode_chat([*first, Message("user", ("",))], tools=tools))
+        return reading.prompt([*first, Message("user", ("",))], tools).size
 
     def fitted(cut: int) -> Fitted:
         return Fitted(prompt(cut), [*head, *rest[cut:]], Kept(cut, rest[cut]) if cut else None)
@@ -113,22 +172,22 @@ def fit(
     if window.limit is not None:
         limit = min(limit, empty() + window.limit)
     begin = kept.cut if kept is not None and kept.holds(rest) else 0
-    if len(prompt(begin)) <= limit:
+    if prompt(begin).size <= limit:
         return fitted(begin)
     if window.ratio is None:
         raise InputError(
-            f"the conversation takes {len(prompt(begin))} tokens with its instructions, {limit} "
+            f"the conversation takes {prompt(begin).size} tokens with its instructions, {limit} "
             "fit, and truncation is disabled; delete items, or allow truncation",
             code="context_length_exceeded",
         )
     aim = limit if window.ratio >= 1 else empty() + int(window.ratio * (limit - empty()))
     cuts = [cut for cut in turns(rest) if cut > begin] or [begin]
     # After hours of talk there are many cuts, and trying one reads all that follows it.
-    found = bisect.bisect_left(cuts, True, key=lambda cut: len(prompt(cut)) <= aim)
+    found = bisect.bisect_left(cuts, True, key=lambda cut: prompt(cut).size <= aim)
     cut = cuts[min(found, len(cuts) - 1)]
-    if len(prompt(cut)) > limit:
+    if prompt(cut).size > limit:
         raise InputError(
-            f"the last message is too long: with the instructions it takes {len(prompt(cut))} "
+            f"the last message is too long: with the instructions it takes {prompt(cut).size} "
             f"tokens of {limit} that fit; shorten it",
             code="context_length_exceeded",
         )
@@ -136,8 +195,8 @@ def fit(
 
 
 def unasked(
-    tokenizer: _Tokenizer, messages: Sequence[Message], tools: Sequence[Tool]
-) -> list[int] | None:
+    reading: Reading, messages: Sequence[Message], tools: Sequence[Tool]
+) -> Interleaved | None:
     """The prompt with something that says nothing in place of the last question or tool outputs.
 
     What a model is inclined to do here is what the conversation so far makes it do; after Zhao et
@@ -153,7 +212,7 @@ def unasked(
     start = sum(m.role == "system" for m in before)
     before[start:start] = EXAMPLE
     kept = nothing[-1:] if last == "user" else nothing
-    return tokenizer.encode_chat([*before, *kept], tools=tools)
+    return reading.prompt([*before, *kept], tools)
 
 
 def turns(rest: Sequence[Message]) -> list[int]:

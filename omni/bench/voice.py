@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import socket
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ import httpx
 import numpy as np
 import psutil
 
+from omni.bench.wer import edits, words
 from omni.client import AsyncOmniClient, Event, load_audio, speak_in_real_time
 from omni.errors import OmniError
 from omni.types import AudioChunk
@@ -198,7 +198,7 @@ def summary(turns: Sequence[Turn]) -> dict[str, Any]:
             stages[stage] = _spread(values)
     onsets = [turn.onset for turn in turns if turn.onset is not None]
     rates = [turn.tokens_per_second for turn in turns if turn.tokens_per_second is not None]
-    edits = sum(_edits(_words(turn.text), _words(turn.heard)) for turn in turns)
+    wrong = sum(edits(words(turn.text), words(turn.heard)) for turn in turns)
     return {
         "questions": len(turns),
         "stages_s": stages,
@@ -207,7 +207,7 @@ def summary(turns: Sequence[Turn]) -> dict[str, Any]:
         "silent_answers": sum("first audio" not in turn.stages for turn in turns),
         "tokens_per_second": round(statistics.median(rates), 1) if rates else None,
         "split_turns": sum(turn.splits > 0 for turn in turns),
-        "word_error_rate": round(edits / sum(len(_words(turn.text)) for turn in turns), 4),
+        "word_error_rate": round(wrong / sum(len(words(turn.text)) for turn in turns), 4),
         "turns": [
             {
                 "asked": t.text,
@@ -254,17 +254,3 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
         "median": round(statistics.median(values), 3),
         "p95": round(float(np.percentile(values, 95)), 3),
     }
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9']+", text.lower().replace("grey", "gray"))
-
-
-def _edits(reference: Sequence[str], heard: Sequence[str]) -> int:
-    """Levenshtein distance in words."""
-    row = list(range(len(heard) + 1))
-    for i, word in enumerate(reference, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(heard, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1]

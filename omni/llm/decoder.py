@@ -15,27 +15,49 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from omni.errors import InputError
-from omni.llm.cache import Cache, Feed, KVCache, Output
+from omni.llm.cache import Cache, Feed, KVCache, Output, check_feed
+from omni.llm.experts import ExpertsConfig
 from omni.llm.linear import Linear
+from omni.sequence import modalities
+
+
+class Mlp(Protocol):
+    """A feed-forward layer: dense, or of experts."""
+
+    def __call__(self, x_ND: Tensor, modality_N: Tensor) -> Tensor:
+        """Apply it to every row; ``modality_N`` are indices of `omni.sequence.MODALITIES`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SwiGLU:
+    """The dense layer of these families; gate and up are fused. Source: Shazeer (2020)."""
+
+    gate_up: Linear
+    down: Linear
+
+    def __call__(self, x_ND: Tensor, modality_N: Tensor | None = None) -> Tensor:
+        """See `Mlp`; the modality does not matter."""
+        gate, up = self.gate_up(x_ND).chunk(2, -1)
+        return self.down(F.silu(gate).mul_(up))
 
 
 @dataclass(slots=True)
 class Layer:
-    """The weights of one layer; q, k, v and gate, up are fused."""
+    """The weights of one layer; q, k and v are fused."""
 
     norm1: Tensor
     qkv: Linear
     out: Linear
     norm2: Tensor
-    gate_up: Linear
-    down: Linear
+    mlp: Mlp
 
 
 class Decoder:
@@ -55,6 +77,7 @@ class Decoder:
         norm_eps: float
         rope_theta: float
         rope_scaling: tuple[tuple[str, Any], ...] = ()
+        experts: ExpertsConfig | None = None
 
         @classmethod
         def of(cls, config: dict[str, Any]) -> Decoder.Config | None:
@@ -83,6 +106,7 @@ class Decoder:
                 norm_eps=config.get("rms_norm_eps", 1e-6),
                 rope_theta=rope.get("rope_theta") or config.get("rope_theta", 10000.0),
                 rope_scaling=tuple(sorted(rope.items())) if kind != "default" else (),
+                experts=ExpertsConfig.of(config),
             )
 
     def __init__(
@@ -97,6 +121,7 @@ class Decoder:
     ) -> None:
         """``embedding_VD`` may be memory-mapped; norms are in the dtype of the activations."""
         self.config = config
+        self.vocabulary, self.width = config.vocabulary, config.hidden
         self._embedding = embedding_VD
         self._layers = layers
         self._norm = norm_D
@@ -123,8 +148,12 @@ class Decoder:
         """
         spans = self._check(feeds)
         c = self.config
-        x_ND = self._embed(feeds)
-        positions = torch.cat([torch.arange(begin, end) for begin, end, _ in spans])
+        ids_N = torch.tensor([t for feed in feeds for t in feed.tokens])
+        x_ND = self._embed(ids_N, feeds)
+        modality_N = modalities(ids_N).to(self._device)
+        positions = torch.tensor(
+            [p for f, (_, _, cache) in zip(feeds, spans, strict=True) for p in cache.positions(f)]
+        )
         cos = self._cos[positions].unsqueeze(1)
         sin = self._sin[positions].unsqueeze(1)
         for _, end, cache in spans:
@@ -136,10 +165,9 @@ class Decoder:
             a_ND = self._attend(i, qkv, cos, sin, spans, masks)
             x_ND = x_ND + layer.out(a_ND)
             h_ND = F.rms_norm(x_ND, (c.hidden,), layer.norm2, c.norm_eps)
-            gate, up = layer.gate_up(h_ND).chunk(2, -1)
-            x_ND = x_ND + layer.down(F.silu(gate).mul_(up))
+            x_ND = x_ND + layer.mlp(h_ND, modality_N)
         for (_, _, cache), feed in zip(spans, feeds, strict=True):
-            cache.tokens.extend(feed.tokens)
+            cache.append(feed)
         x_RD = x_ND[self._wanted(feeds, all_logits)]
         x_RD = F.rms_norm(x_RD, (c.hidden,), self._norm, c.norm_eps)
         if len(x_RD):
@@ -185,13 +213,12 @@ class Decoder:
         ones = torch.ones(end - begin, end, dtype=torch.bool, device=self._device)
         return ones.tril_(begin)
 
-    def _embed(self, feeds: Sequence[Feed]) -> Tensor:
-        ids = torch.tensor([t for feed in feeds for t in feed.tokens])
-        rows = F.embedding(ids.clamp(min=0).to(self._embedding.device), self._embedding)
+    def _embed(self, ids_N: Tensor, feeds: Sequence[Feed]) -> Tensor:
+        rows = F.embedding(ids_N.clamp(min=0).to(self._embedding.device), self._embedding)
         x_ND = rows.to(self._device, self._dtype)
         given = [feed.embeds for feed in feeds if feed.embeds is not None]
         if given:
-            x_ND[(ids < 0).to(self._device)] = torch.cat(
+            x_ND[(ids_N < 0).to(self._device)] = torch.cat(
                 [e.to(self._device, self._dtype) for e in given]
             )
         return x_ND
@@ -210,18 +237,8 @@ class Decoder:
         spans: list[tuple[int, int, KVCache]] = []
         for feed in feeds:
             cache = own(feed.cache)
-            begin, end = cache.length, cache.length + len(feed.tokens)
-            if begin == end:
-                raise InputError("a feed has no tokens; expected at least one", param="tokens")
-            if end > self.max_context:
-                raise InputError(
-                    f"{end} tokens do not fit into the context of {self.max_context}; "
-                    "shorten the prompt or load the model with a larger max_context",
-                    param="tokens",
-                    code="context_length_exceeded",
-                )
-            check_tokens(feed, self.config.vocabulary, self.config.hidden)
-            spans.append((begin, end, cache))
+            check_feed(feed, cache, self.max_context, self.vocabulary, self.width)
+            spans.append((cache.length, cache.length + len(feed.tokens), cache))
         if len({id(cache) for _, _, cache in spans}) != len(spans):
             raise InputError("two feeds share one cache; give each sequence its own")
         return spans
@@ -232,23 +249,6 @@ def own(cache: Cache) -> KVCache:
     if not isinstance(cache, KVCache):
         raise InputError("the cache is of another model; use new_cache() of this one")
     return cache
-
-
-def check_tokens(feed: Feed, vocabulary: int, width: int) -> None:
-    """Raise `InputError` for ids outside the vocabulary or embeddings that do not fit."""
-    if max(feed.tokens) >= vocabulary:
-        raise InputError(
-            f"token {max(feed.tokens)} is outside of the vocabulary of {vocabulary}",
-            param="tokens",
-        )
-    places = sum(t < 0 for t in feed.tokens)
-    expected = (places, width)
-    shape = (0, width) if feed.embeds is None else tuple(feed.embeds.shape)
-    if shape != expected:
-        raise InputError(
-            f"embeds have shape {shape}; expected {expected}, a row per negative token",
-            param="embeds",
-        )
 
 
 def rope_tables(config: Decoder.Config, length: int) -> tuple[Tensor, Tensor]:

@@ -68,10 +68,13 @@ class Finished:
 class _Request:
     prompt: list[int]
     embeds: Tensor | None
+    positions: Sequence[int] | None
     cache: Cache
     cached: int
     sampler: Sampler | None
     """None: only read the prompt."""
+    end: int
+    """Tokens of the prompt, or its highest position + 1 where that is more."""
     limit: int
     stop: tuple[bytes, ...]
     hidden: bool
@@ -129,10 +132,14 @@ class BatchGenerator:
         sampling: Sampling,
         *,
         embeds: Tensor | None = None,
+        positions: Sequence[int] | None = None,
         hidden: bool = False,
         constraint: Constraint | None = None,
     ) -> None:
         """Begin a generation; ``embeds`` has a row for every negative id of the prompt.
+
+        ``positions`` of the prompt are consecutive unless given; where a cache is reused, equal
+        ids must have equal positions, as those of `omni.sequence` have.
 
         The cache is cropped to what it has in common with the prompt; at least the last token is
         read again, unless `add_prefill` has just read this very prompt. With ``hidden`` each `Step`
@@ -148,9 +155,9 @@ class BatchGenerator:
                 f"max_tokens is {sampling.max_tokens}; expected 1 or more, or None",
                 param="max_tokens",
             )
-        request = self._begin(request_id, prompt_ids, cache, embeds, sampler, hidden)
+        request = self._begin(request_id, prompt_ids, cache, embeds, positions, sampler, hidden)
         # The last token drawn is never fed, so that it needs no place.
-        room = self._model.max_context - len(request.prompt) + 1
+        room = self._model.max_context - request.end + 1
         request.limit = room if sampling.max_tokens is None else min(room, sampling.max_tokens)
         request.stop = tuple(s.encode() for s in sampling.stop if s)
         request.constraint = constraint
@@ -162,9 +169,10 @@ class BatchGenerator:
         cache: Cache,
         *,
         embeds: Tensor | None = None,
+        positions: Sequence[int] | None = None,
     ) -> None:
         """Only read a prompt into the cache, for a request that may come. Errors as `add`."""
-        self._begin(request_id, prompt_ids, cache, embeds, None, False)
+        self._begin(request_id, prompt_ids, cache, embeds, positions, None, False)
 
     def cancel(self, request_id: str) -> None:
         """Stop a request now: no more of its tokens come, its cache is free at once.
@@ -251,6 +259,7 @@ class BatchGenerator:
         prompt_ids: Sequence[int],
         cache: Cache,
         embeds: Tensor | None,
+        positions: Sequence[int] | None,
         sampler: Sampler | None,
         hidden: bool,
     ) -> _Request:
@@ -261,9 +270,10 @@ class BatchGenerator:
         prompt = list(prompt_ids)
         if not prompt:
             raise InputError("the prompt is empty; expected at least one token", param="prompt")
-        if len(prompt) > self._model.max_context:
+        end = max([len(prompt), *(p + 1 for p in positions or ())])
+        if end > self._model.max_context:
             raise InputError(
-                f"the prompt has {len(prompt)} tokens; the context holds "
+                f"the prompt has {end} tokens; the context holds "
                 f"{self._model.max_context}: shorten it or drop old messages",
                 param="prompt",
                 code="context_length_exceeded",
@@ -275,7 +285,16 @@ class BatchGenerator:
         if ahead is None:
             cache.crop(min(common, len(prompt) - 1))
         request = _Request(
-            prompt, embeds, cache, cache.length, sampler, limit=0, stop=(), hidden=hidden
+            prompt,
+            embeds,
+            positions,
+            cache,
+            cache.length,
+            sampler,
+            end,
+            limit=0,
+            stop=(),
+            hidden=hidden,
         )
         request.ahead = ahead
         self._requests[request_id] = request
@@ -289,8 +308,11 @@ class BatchGenerator:
             before = sum(t < 0 for t in request.prompt[:begin])
             places = sum(t < 0 for t in tokens)
             embeds = request.embeds[before : before + places] if places else None
+        positions = request.positions
+        if positions is not None:
+            positions = positions[begin : begin + len(tokens)]
         ends = begin + len(tokens) == len(request.prompt)
-        return Feed(request.cache, tokens, embeds, logits=ends)
+        return Feed(request.cache, tokens, embeds, positions, logits=ends)
 
     def _advance(self, request_id: str, token: int, state: Tensor | None) -> list[Event]:
         request = self._requests[request_id]

@@ -10,25 +10,19 @@ import torch
 from torch import Tensor
 
 from omni.errors import InputError, WeightsError
-from omni.llm.cache import Cache, Feed, Output
-from omni.llm.decoder import check_tokens
+from omni.llm.cache import Cache, Feed, Ids, Output, check_feed
+from omni.sequence import embed
 
 
-class HFCache:
+class HFCache(Ids):
     """A transformers ``DynamicCache`` with the ids that are in it."""
 
     def __init__(self, config: Any) -> None:
         from transformers import DynamicCache
 
+        super().__init__()
         self._config = config
         self.inner = DynamicCache(config=config)
-        self.tokens: list[int] = []
-        self.ahead: Tensor | None = None
-
-    @property
-    def length(self) -> int:
-        """Number of tokens in the cache."""
-        return len(self.tokens)
 
     @property
     def bytes(self) -> int:
@@ -55,10 +49,10 @@ class HFCache:
             from transformers import DynamicCache
 
             self.inner = DynamicCache(config=self._config)
-            self.tokens.clear()
+            self.forget(0)
             return
         self.inner.crop(length - self.length)  # negative: so many tokens off the end
-        del self.tokens[length:]
+        self.forget(length)
 
 
 class HFModel:
@@ -70,6 +64,7 @@ class HFModel:
         self._config = model.config.get_text_config()
         self.max_context = max_context
         self.vocabulary = int(self._config.vocab_size)
+        self.width = int(self._config.hidden_size)
 
     @classmethod
     def load(
@@ -104,27 +99,18 @@ class HFModel:
         """As `omni.llm.decoder.Decoder.run`, one feed after the other."""
         caches = [_own(feed.cache) for feed in feeds]
         for feed, cache in zip(feeds, caches, strict=True):
-            if not feed.tokens:
-                raise InputError("a feed has no tokens; expected at least one", param="tokens")
-            if cache.length + len(feed.tokens) > self.max_context:
-                raise InputError(
-                    f"{cache.length + len(feed.tokens)} tokens do not fit into the context of "
-                    f"{self.max_context}; shorten the prompt",
-                    param="tokens",
-                    code="context_length_exceeded",
-                )
-            check_tokens(feed, self.vocabulary, self._config.hidden_size)
+            check_feed(feed, cache, self.max_context, self.vocabulary, self.width)
         logits, states = [], []
         for feed, cache in zip(feeds, caches, strict=True):
             keep = len(feed.tokens) if all_logits and feed.logits else 1
             out = self._model(
-                **self._inputs(feed),
+                **self._inputs(feed, cache),
                 past_key_values=cache.inner,
                 use_cache=True,
                 logits_to_keep=keep,
                 output_hidden_states=hidden,
             )
-            cache.tokens.extend(feed.tokens)
+            cache.append(feed)
             if feed.logits:
                 logits.append(out.logits[0, -keep:].float())
                 if hidden:
@@ -132,14 +118,17 @@ class HFModel:
         empty = torch.empty(0, self.vocabulary)
         return Output(torch.cat(logits) if logits else empty, torch.cat(states) if states else None)
 
-    def _inputs(self, feed: Feed) -> dict[str, Tensor]:
+    def _inputs(self, feed: Feed, cache: HFCache) -> dict[str, Tensor]:
         device = self._model.device
         ids = torch.tensor(feed.tokens, device=device)
-        if feed.embeds is None:
-            return {"input_ids": ids[None]}
-        rows = self._model.get_input_embeddings()(ids.clamp(min=0)).clone()
-        rows[ids < 0] = feed.embeds.to(device, rows.dtype)
-        return {"inputs_embeds": rows[None]}
+        inputs = {"input_ids": ids[None]}
+        if feed.embeds is not None:
+            embedding = self._model.get_input_embeddings()
+            inputs = {"inputs_embeds": embed(ids, feed.embeds, embedding)[None]}
+        if feed.positions is not None or cache.end != cache.length:
+            # Only then: models without rotary positions take none.
+            inputs["position_ids"] = torch.tensor([list(cache.positions(feed))], device=device)
+        return inputs
 
 
 def _own(cache: Cache) -> HFCache:

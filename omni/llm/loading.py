@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from omni.errors import WeightsError
-from omni.llm.decoder import Decoder, Layer
+from omni.llm.decoder import Decoder, Layer, SwiGLU
+from omni.llm.experts import ExpertsConfig, RoutedExperts, Router
 from omni.llm.linear import Int8Linear, Kernels, Linear, Quantization, choose
 
 TABLES = "omni-int8.safetensors"
@@ -129,13 +130,18 @@ def load_decoder(
     Raises `WeightsError` when tensors are missing or unreadable.
     """
     checkpoint = Checkpoint(directory)
-    gate = checkpoint["model.layers.0.mlp.gate_proj.weight"].shape
-    count = sizes.layers * sizes.hidden * (4 * sizes.hidden + 3 * gate[0])
+    experts = sizes.experts
+    routed = frozenset(experts.layers if experts else ())
+    first = "mlp.experts.0" if 0 in routed else "mlp"
+    gate = checkpoint[f"model.layers.0.{first}.gate_proj.weight"].shape
+    mlps = sizes.layers + (len(routed) * (experts.experts - 1) if experts else 0)
+    count = sizes.hidden * (4 * sizes.hidden * sizes.layers + 3 * gate[0] * mlps)
     # With two copies a weight takes 2 + 1.13 bytes; leave half as much again to everything else.
     room = psutil.virtual_memory().available > 1.5 * 3.13 * count
     kernels = choose(quantization, device, (2 * gate[0], gate[1]), two_copies=room)
     dtype = _activations(device, kernels)
     tables = Tables(directory, checkpoint.stamp, wanted=kernels.decode == "int8")
+    built: list[Linear] = []
 
     def norm(name: str) -> Tensor:
         return checkpoint[name].to(device, dtype, copy=True)
@@ -151,7 +157,23 @@ def load_decoder(
             table = tables.make(name, weight_MK)
         # The head reads a row or a few: it needs no second copy for prompts.
         chosen = kernels if pair else Kernels(kernels.decode, kernels.decode)
-        return chosen.build(weight_MK, bias_M, table)
+        linear = chosen.build(weight_MK, bias_M, table)
+        built.append(linear)
+        return linear
+
+    def dense(name: str, at: str) -> SwiGLU:
+        return SwiGLU(
+            matrix(f"{name}gate_up", (f"{at}.gate_proj", f"{at}.up_proj")),
+            matrix(f"{name}down", (f"{at}.down_proj",)),
+        )
+
+    def mixture(i: int, at: str, config: ExpertsConfig) -> RoutedExperts:
+        router = Router(config, sizes.hidden)
+        router.weight.data = checkpoint[f"{at}.router.weight"].to(device, copy=True)
+        if router.bias is not None:
+            router.bias.data = checkpoint[f"{at}.router.bias"].to(device, copy=True)
+        each = [dense(f"{i}.{j}.", f"{at}.experts.{j}") for j in range(config.experts)]
+        return RoutedExperts(config, router, each)
 
     def layer(i: int) -> Layer:
         # Inference mode belongs to the thread, and so does this.
@@ -163,8 +185,7 @@ def load_decoder(
                 matrix(f"{i}.qkv", tuple(f"{attention}.{p}_proj" for p in "qkv")),
                 matrix(f"{i}.out", (f"{attention}.o_proj",)),
                 norm(f"{at}.post_attention_layernorm.weight"),
-                matrix(f"{i}.gate_up", (f"{mlp}.gate_proj", f"{mlp}.up_proj")),
-                matrix(f"{i}.down", (f"{mlp}.down_proj",)),
+                mixture(i, mlp, experts) if experts and i in routed else dense(f"{i}.", mlp),
             )
 
     with torch.inference_mode():
@@ -179,7 +200,6 @@ def load_decoder(
             layers = list(pool.map(layer, range(sizes.layers)))
         final = norm("model.norm.weight")
         tables.save()
-        linears = [m for b in layers for m in (b.qkv, b.out, b.gate_up, b.down)]
         # A fresh mapping: the pages that packing has read go with the old one.
         checkpoint = Checkpoint(directory)
         embedding_VD = checkpoint["model.embed_tokens.weight"]
@@ -189,7 +209,7 @@ def load_decoder(
             sizes, embedding_VD, layers, final, head.result(), max_context=max_context
         )
     _give_back_memory()
-    return decoder, kernels, sum(m.bytes for m in [*linears, head.result()])
+    return decoder, kernels, sum(m.bytes for m in built)
 
 
 @contextlib.contextmanager

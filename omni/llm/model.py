@@ -26,6 +26,7 @@ class _Network(Protocol):
     """What `Decoder` and `HFModel` have in common."""
 
     max_context: int
+    width: int
 
     def new_cache(self) -> Cache: ...
 
@@ -63,6 +64,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.name = description.name
         self.max_context = network.max_context
+        self.width = network.width
 
     def new_cache(self) -> Cache:
         """An empty KV cache for one session."""
@@ -139,6 +141,10 @@ def load(
             max_context=min(max_context, sizes.max_positions),
         )
         how, measured = f"{kernels.decode} / {kernels.prefill}", kernels.milliseconds
+    elif "experts" in config:
+        raise WeightsError(
+            f"{directory} has experts; they run in the Qwen2 and Llama families with safetensors"
+        )
     else:
         dtype = _plain_dtype(quantization, target)
         network = HFModel.load(directory, device=target, dtype=dtype, max_context=max_context)

@@ -6,6 +6,7 @@ characters it consists of.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -29,10 +30,13 @@ from omni.llm.tools import (
     detect_format,
     lay_out,
 )
-from omni.types import Message, Tool
+from omni.types import Message, Span, Tool
 
 _CUT = "\ufdd0"
 """A Unicode noncharacter, so never part of text: marks where a control token is cut in two."""
+_PLACE = "\ufdd1"
+"""Another: on both sides of the number of a span that is read by its embeddings."""
+_PIECES = re.compile(f"([^{_CUT}{_PLACE}]+)|{_PLACE}([0-9]+){_PLACE}")
 _PADDING = re.compile(r"\[PAD\d+\]|<\|?(unused|reserved_special_token_)\d+\|?>")
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>")
 
@@ -95,6 +99,9 @@ class ChatTokenizer:
     ) -> list[int]:
         """Ids of a conversation; spans of other media are read by their text.
 
+        A `Span.wordless` one is a single negative id: -1 the first of the conversation, -2 the
+        second. `omni.sequence.chat` puts its rows there.
+
         Tools and tool calls are laid out as the chat template has them, else as `HERMES`. Raises
         `InputError` when the model has no chat template or it refuses the messages.
         """
@@ -104,9 +111,20 @@ class ChatTokenizer:
             own_words = message.role in ("assistant", "system") and not message.tool_calls
             return _cut(text, self._cut_special if own_words else self._cut_added)
 
+        places = itertools.count()
+
+        def content(message: Message) -> str:
+            pieces = (
+                f"{_PLACE}{next(places)}{_PLACE}"
+                if isinstance(part, Span) and part.wordless
+                else clean(message, (part if isinstance(part, str) else part.text) or "")
+                for part in message.parts
+            )
+            return "\n".join(filter(None, pieces))
+
         plain = not tools and not any(m.tool_calls or m.role == "tool" for m in messages)
         format = HERMES if plain else self.tool_format
-        rendered = lay_out(messages, format, clean)
+        rendered = lay_out(messages, format, content, clean)
         declared = [declaration(tool, lambda text: _cut(text, self._cut_added)) for tool in tools]
         if declared and not format.native:
             rendered, declared = add_own_text(rendered, declared), []
@@ -140,8 +158,11 @@ class ChatTokenizer:
     def _ids(self, text: str) -> list[int]:
         # Pieces are encoded one by one, so that a cut control token does not grow together again.
         ids: list[int] = []
-        for piece in text.split(_CUT):
-            ids.extend(self._tokenizer.encode(piece, add_special_tokens=False).ids)
+        for piece, place in _PIECES.findall(text):
+            if place:
+                ids.append(-1 - int(place))
+            else:
+                ids.extend(self._tokenizer.encode(piece, add_special_tokens=False).ids)
         return ids
 
     def _render(
@@ -225,7 +246,7 @@ def _any_of(texts: list[str]) -> re.Pattern[str] | None:
 
 
 def _cut(text: str, pattern: re.Pattern[str] | None) -> str:
-    text = text.replace(_CUT, "")
+    text = text.replace(_CUT, "").replace(_PLACE, "")
     return text if pattern is None else pattern.sub(lambda m: m[0][0] + _CUT + m[0][1:], text)
 
 

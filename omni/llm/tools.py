@@ -90,13 +90,14 @@ def declaration(tool: Tool, clean: Callable[[str], str] = str) -> Rendered:
 def lay_out(
     messages: Sequence[Message],
     format: ToolFormat,
+    write: Callable[[Message], str],
     clean: Callable[[Message, str], str],
 ) -> list[Rendered]:
-    """Messages for the template; ``clean`` makes harmless what a message says."""
+    """Messages for the template, from what each says; ``clean`` makes harmless what it calls."""
     names = {call.id: call.name for m in messages for call in m.tool_calls}
     out: list[Rendered] = []
     for message in messages:
-        content = clean(message, message.text)
+        content = write(message)
         calls = [_call(c.id, c.name, c.arguments, message, clean) for c in message.tool_calls]
         if message.role == "tool":
             if format.native:

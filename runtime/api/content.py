@@ -24,7 +24,7 @@ from runtime.api.chat_body import (
 )
 from runtime.api.media import MediaSource
 from runtime.api.slot import Slot
-from runtime.items import picture_note
+from runtime.items import read_picture
 from runtime.states import EAR_RATE
 from runtime.wire import decode_base64
 
@@ -127,8 +127,8 @@ class Reader:
             frame = load_image(data)
             return engine.on_device(partial(engine.parts.sight.encode, [frame]))[0]
 
-        seen = (await self._slot.run(look)).text
-        return [Span("image", picture_note(seen))] if seen else []
+        read = read_picture(await self._slot.run(look))
+        return [] if read is None else [read]
 
     async def _audio(self, data: str, param: str) -> list[Span]:
         raw = await self._slot.run(partial(decode_base64, data, f"{param}.data"))
@@ -137,7 +137,9 @@ class Reader:
             audio_chunks(raw, EAR_RATE, MAX_SECONDS), run=self._slot.engine.in_background
         )
         heard = joined([part async for part in self._slot.each(windows)], 0.0, None)
-        return [Span("audio", heard.text)] if heard.text else []
+        if not heard.text and heard.embeds is None:
+            return []
+        return [Span("audio", heard.text, heard.embeds, (0.0, heard.seconds))]
 
     async def _video(self, url: str, param: str) -> list[Span]:
         data = await self._source.read(url, param)

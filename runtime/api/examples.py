@@ -104,3 +104,21 @@ TRANSCRIPTION: dict[str, Any] = {
         },
     },
 }
+
+EMBEDDINGS: dict[str, Any] = {
+    "texts": {
+        "summary": "Two sentences",
+        "value": {
+            "model": "use-multilingual-v3",
+            "input": ["Where is the station?", "车站在哪里？"],
+        },
+    },
+}
+
+ANSWERS: dict[str, Any] = {
+    "questions": {
+        "summary": "Two questions about a recording",
+        "value": {"file": "@meeting.mp3", "ask": ["What was decided?", "Who was there?"]},
+    },
+    "words": {"summary": "Only what is said", "value": {"file": "@call.wav", "words": "true"}},
+}

@@ -19,6 +19,8 @@ router = APIRouter(tags=["server"])
 _STARTED = int(time.time())
 _ANY = "omni"
 _VOICE = "omni-voice"
+EMBEDDINGS = "use-multilingual-v3"
+"""The model of ``POST /v1/embeddings``."""
 
 
 @router.get("/health", summary="Whether the server can hold a conversation")
@@ -46,7 +48,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/v1/models", summary="List the models")
 async def list_models(request: Request) -> dict[str, Any]:
-    """The model that answers (also named `omni`), the one that hears and the one that speaks."""
+    """The model that answers (also named `omni`), those that hear, speak and embed."""
     hub = ready_hub(request)
     return {"object": "list", "data": [_model(hub, name) for name in _names(hub)]}
 
@@ -72,7 +74,7 @@ def check_model(hub: Hub, given: str) -> None:
 
 def _names(hub: Hub) -> tuple[str, ...]:
     defaults = hub.config.defaults
-    return (_ANY, defaults.model, defaults.transcriber, _VOICE)
+    return (_ANY, defaults.model, defaults.transcriber, _VOICE, EMBEDDINGS)
 
 
 def _model(hub: Hub, name: str) -> dict[str, Any]:

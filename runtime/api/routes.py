@@ -2,14 +2,19 @@
 
 from fastapi import APIRouter
 
+from runtime.api.answers import router as answers
 from runtime.api.chat import router as chat
 from runtime.api.client_secrets import router as client_secrets
 from runtime.api.docs import router as docs
+from runtime.api.embeddings import router as embeddings
 from runtime.api.models import router as models
 from runtime.api.sessions import router as sessions
 from runtime.api.speech import router as speech
 from runtime.api.transcriptions import router as transcriptions
 
 router = APIRouter()
-for part in (models, chat, transcriptions, speech, client_secrets, sessions, docs):
+for part in (
+    *(models, chat, transcriptions, speech, answers, embeddings),
+    *(client_secrets, sessions, docs),
+):
     router.include_router(part)

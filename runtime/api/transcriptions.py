@@ -13,9 +13,9 @@ from starlette.datastructures import FormData, UploadFile
 
 from encoders.audio import joined, space_before
 from encoders.media import audio_chunks
+from omni.captions import srt, verbose, vtt
 from omni.errors import InputError, MediaError
 from omni.types import AudioChunk, Transcript
-from runtime.api.captions import srt, verbose, vtt
 from runtime.api.errors import validation_error
 from runtime.api.examples import TRANSCRIPTION
 from runtime.api.models import check_model

@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders.audio import WhisperEncoder, cut_loop, joined, repeats
+from encoders.audio import WhisperEncoder, joined
 from encoders.media import read_audio
 from encoders.turn import SmartTurn
+from encoders.whisper import cut_loop, repeats
 from omni.errors import InputError, MediaError, WeightsError
 from omni.types import AudioChunk, Transcript
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def write_tokenizer(directory: Path, *, marker: bool = True, **settings: Any) ->
 def write_model(directory: Path, name: str, *, scale: float = 1.0) -> Any:
     """Save a random model with every weight, norm and bias random; give the transformers one."""
     torch.manual_seed(7)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(deepcopy(CONFIGS[name]), dtype=torch.float32)
     with torch.no_grad():
         for key, p in model.named_parameters():
             p.normal_(1.0 if "norm" in key else 0.0, 0.15 * scale)

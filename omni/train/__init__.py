@@ -1,0 +1,1 @@
+"""Training: recipes in Python, three stages, modalities in balance, checkpoints that resume."""
