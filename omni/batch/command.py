@@ -194,7 +194,7 @@ class Summary:
         if self.heard:
             text += (
                 f"; {self.heard:.0f} s of sound, {1 / self.real_time:.1f} times real time "
-                f"(factor {self.real_time:.3f})"
+                f"with loading the models (factor {self.real_time:.3f})"
             )
         if self.tokens:
             text += f"; {self.tokens} tokens written, {self.tokens / self.seconds:.1f} a second"

@@ -1,4 +1,4 @@
-"""Reports of a run: for a terminal and as JUnit XML; the page is :mod:`omni.dialogues.report_page`."""
+"""Reports of a run: for a terminal, as JUnit XML, and as a page."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def _lines(run: Run) -> Text:
     line("")
     medians = latencies([turn for dialogue in run.dialogues for turn in turns(dialogue)])
     if medians:
-        told = ", ".join(f"{words(stage)} {value:.0f}" for stage, value in medians.items())
-        line(f"Medians in ms after the question: {told}")
+        stages = ", ".join(f"{words(stage)} {value:.0f}" for stage, value in medians.items())
+        line(f"Medians in ms after the question: {stages}")
     counts = [f"{run.count(status)} {words(status)}" for status in _MARKS if run.count(status)]
     model = run.server.get("model", "an unknown model")
     line(f"{', '.join(counts) or 'nothing was played'}: {model} at {run.url}, {run.seconds:.0f} s")
@@ -133,6 +133,10 @@ def _suite(run: Run, dialogue: DialogueResult) -> ElementTree.Element:
         for stage, value in latencies(played).items():
             note(f"turn {index + 1}: {stage} (ms, median)", f"{value:.0f}")
         _case(suite, dialogue, index, played)
+    rest = [c for c in dialogue.checks if c.failed and (c.turn is None or c.turn >= count)]
+    if rest:
+        case = _named(suite, dialogue, "all turns", 0.0)
+        _verdict(case, dialogue, "failure", "\n".join(map(sentence, rest)))
     if ended := list(ended_by(dialogue)):
         case = _named(suite, dialogue, "playing", 0.0)
         _verdict(case, dialogue, "error", "\n".join(map(str, ended)))

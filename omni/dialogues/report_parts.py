@@ -18,12 +18,12 @@ _UNPRINTABLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """The text with control characters and marks that turn the direction of writing as escapes.
+    r"""The text with control characters and marks that turn the direction of writing as escapes.
 
     What is left is safe in a terminal and valid in XML.
 
-    >>> printable("a\\x1b[31mb")
-    'a\\\\x1b[31mb'
+    >>> printable("a\x1b[31mb") == r"a\x1b[31mb"
+    True
     """
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
@@ -60,11 +60,13 @@ def told(turn: TurnResult) -> Iterator[str]:
 
 
 def sentence(check: Check) -> str:
+    """A check that failed, in a line."""
     turn = f"turn {check.turn + 1}: " if check.turn is not None else ""
     return f"✗ {turn}{check.kind}: expected {short(check.wanted)}, got {short(check.found)}"
 
 
 def turns(dialogue: DialogueResult) -> list[TurnResult]:
+    """Every turn of every repeat."""
     return [turn for repeat in dialogue.repeats for turn in repeat.turns]
 
 
@@ -77,6 +79,7 @@ def ended_by(dialogue: DialogueResult) -> Iterator[Problem]:
 
 
 def words(name: str) -> str:
+    """A name in words: ``first audio``."""
     return name.replace("_", " ")
 
 
