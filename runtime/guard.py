@@ -25,7 +25,7 @@ MAX_BODY = 64 * 1024 * 1024
 MAX_UPLOAD = 1024 * 1024 * 1024
 """Bytes of a recording that is sent to be transcribed; it goes to a file, not into memory."""
 
-_UPLOADS = frozenset({"/v1/audio/transcriptions"})
+_UPLOADS = frozenset({"/v1/audio/transcriptions", "/v1/answers"})
 
 
 class Origins:

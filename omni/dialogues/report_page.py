@@ -52,15 +52,10 @@ class Bar:
 class Pair:
     """A dialogue beside what it was in the earlier run; either may be missing."""
 
+    shown: DialogueResult
+    """The one that there is, by preference the new one."""
     now: DialogueResult | None
     before: DialogueResult | None
-
-    @property
-    def shown(self) -> DialogueResult:
-        """The one that there is, by preference the new one."""
-        found = self.now or self.before
-        assert found is not None
-        return found
 
     @property
     def change(self) -> str:
@@ -99,8 +94,8 @@ def _pairs(run: Run, against: Run | None) -> list[Pair]:
         return dialogue.path.parts[-2:]  # runs may have begun in different places
 
     earlier = {key(dialogue): dialogue for dialogue in against.dialogues} if against else {}
-    pairs = [Pair(dialogue, earlier.pop(key(dialogue), None)) for dialogue in run.dialogues]
-    return pairs + [Pair(None, gone) for gone in earlier.values()]
+    pairs = [Pair(d, d, earlier.pop(key(d), None)) for d in run.dialogues]
+    return pairs + [Pair(gone, None, gone) for gone in earlier.values()]
 
 
 def _environment() -> Environment:
