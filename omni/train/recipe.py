@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Mapping
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -131,7 +131,7 @@ def load_recipe(recipe: str) -> Recipe:
                 f"{path} cannot be run: {type(error).__name__}: {error}", param="recipe"
             ) from error
     elif recipe in shipped():
-        found = runpy.run_module(f"omni.train.recipes.{recipe}").get("recipe")
+        found = getattr(import_module(f"omni.train.recipes.{recipe}"), "recipe", None)
     else:
         raise InputError(
             f"there is no recipe {recipe!r}; use {', '.join(shipped())}, or the path of a .py file "
