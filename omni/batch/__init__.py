@@ -32,7 +32,7 @@ def run(
     ends the work. Raises `InputError` for options that cannot be, `WeightsError` when a model
     cannot be had.
     """
-    from runtime.batch import Batch
+    from runtime.batch import make_batch
 
     asks = (ask,) if isinstance(ask, str) else tuple(ask)
 
@@ -45,5 +45,8 @@ def run(
                 files.append(str(one))
         yield from read_records(files, asks, spool=spool)
 
-    with TemporaryDirectory(prefix="omni-batch-") as spool, Batch(options or Options()) as batch:
+    with (
+        TemporaryDirectory(prefix="omni-batch-") as spool,
+        make_batch(options or Options()) as batch,
+    ):
         yield from batch.run(records(Path(spool)))

@@ -6,13 +6,13 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -33,25 +33,7 @@ from omni.weights import DEFAULT_MODEL
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-
-class Work(Protocol):
-    """What does the records: `runtime.batch.Batch`, or several processes of it."""
-
-    heard: float
-    """Seconds of sound transcribed so far."""
-
-    @property
-    def written(self) -> int:
-        """Tokens of answers so far."""
-        ...
-
-    def run(self, records: Iterable[Record | Unusable]) -> Iterator[dict[str, Any]]:
-        """The results."""
-        ...
-
-    def stop(self) -> None:
-        """End soon."""
-        ...
+    from runtime.batch import Batch, Processes
 
 
 def batch(
@@ -167,14 +149,17 @@ class Summary:
     done: int = 0
     failed: int = 0
     skipped: int = 0
-    changed: int = 0
     total: int = 0
     seconds: float = 0.0
     heard: float = 0.0
     """Seconds of sound."""
     tokens: int = 0
     interrupted: bool = False
-    errors: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def left(self) -> int:
+        """Records that were not come to."""
+        return self.total - self.done - self.failed - self.skipped
 
     @property
     def real_time(self) -> float:
@@ -188,8 +173,8 @@ class Summary:
             parts.append(f"{self.failed} failed")
         if self.skipped:
             parts.append(f"{self.skipped} were done before")
-        if left := self.total - self.done - self.failed - self.skipped:
-            parts.append(f"{left} left")
+        if self.left:
+            parts.append(f"{self.left} left")
         text = f"{', '.join(parts)} in {self.seconds:.1f} s"
         if self.heard:
             text += (
@@ -206,7 +191,7 @@ class Summary:
             "done": self.done,
             "failed": self.failed,
             "skipped": self.skipped,
-            "left": self.total - self.done - self.failed - self.skipped,
+            "left": self.left,
             "interrupted": self.interrupted,
             "seconds": round(self.seconds, 2),
             "audio_seconds": round(self.heard, 2),
@@ -223,6 +208,8 @@ def _run(
     options: Options,
     captions: dict[str, Path],
 ) -> Summary:
+    from runtime.batch import make_batch
+
     options.check()
     summary = Summary()
     with ExitStack() as stack:
@@ -234,34 +221,41 @@ def _run(
         summary.total = len(records)
         if journal is not None:
             records = _left(journal, records, options, summary)
+            _catch_up(journal, {record.id for record in records}, captions)
         began = time.monotonic()
-        work = _workers(options)
+        work = make_batch(options)
         stop = stack.enter_context(_interrupts(work))
         progress, show = _progress(summary)
         stack.enter_context(progress)
+        stack.enter_context(work)
         results = stack.enter_context(closing(work.run(records)))
         for result in results:
+            # The line comes last: what it says is done is done.
+            write_captions(result, captions)
             if journal is not None:
                 journal.write(result)
             else:
                 typer.echo(json.dumps(result, ensure_ascii=False))
-            write_captions(result, captions)
             if result["error"]:
                 summary.failed += 1
                 message = result["error"]["message"]
                 progress.console.print(f"✗ {result['id']}: {message}", markup=False, soft_wrap=True)
             else:
                 summary.done += 1
-            summary.seconds, summary.heard = time.monotonic() - began, work.heard
-            summary.tokens = work.written
+            _note(summary, work, began)
             show()
             if stop:
                 break
-        summary.seconds, summary.heard = time.monotonic() - began, work.heard
-        summary.tokens, summary.interrupted = work.written, bool(stop)
+        _note(summary, work, began)
+        summary.interrupted = bool(stop)
         if journal is not None:
             journal.compact()
     return summary
+
+
+def _note(summary: Summary, work: Batch | Processes, began: float) -> None:
+    summary.seconds = time.monotonic() - began
+    summary.heard, summary.tokens = work.heard, work.written
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -290,19 +284,16 @@ def _left(
     return left
 
 
-def _workers(options: Options) -> Any:
-    from omni.weights import CATALOG, ensure_all
-
-    if options.model in CATALOG:
-        ensure_all((options.model,))
-    from runtime.batch import Batch
-    from runtime.batch.processes import Processes
-
-    return Batch(options) if options.workers == 1 else Processes(options)
+def _catch_up(journal: Journal, left: set[str], captions: dict[str, Path]) -> None:
+    """Write the subtitles that an earlier run was not asked for."""
+    if captions:
+        for result in read_results(journal.path):
+            if result["id"] not in left:
+                write_captions(result, captions)
 
 
 @contextmanager
-def _interrupts(work: Work) -> Iterator[list[bool]]:
+def _interrupts(work: Batch | Processes) -> Iterator[list[bool]]:
     """Ctrl-C fills the list and stops the work; a second one ends at once."""
     pressed: list[bool] = []
 
@@ -320,7 +311,7 @@ def _interrupts(work: Work) -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _progress(summary: Summary) -> tuple[Progress, Any]:
+def _progress(summary: Summary) -> tuple[Progress, Callable[[], None]]:
     """A bar on the terminal; elsewhere nothing but the failures."""
     from rich.console import Console
     from rich.progress import (
@@ -352,6 +343,3 @@ def _progress(summary: Summary) -> tuple[Progress, Any]:
         progress.update(task, completed=done, rate=rate)
 
     return progress, show
-
-
-__all__ = ["Summary", "batch"]

@@ -45,6 +45,8 @@ class Options:
                 raise InputError(
                     f"{name} is {getattr(self, name)}; expected {least} or more", param=name
                 )
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; expected 0 or more", param="seed")
         if self.speaker_count is not None and self.speaker_count < 1:
             raise InputError(
                 f"there cannot be {self.speaker_count} speakers; give 1 or more",
@@ -54,6 +56,6 @@ class Options:
     @property
     def settings(self) -> dict[str, Any]:
         """Those that a result depends on, by their names."""
-        apart = {"device", "quantization", "threads", "workers", "together", "speak"}
+        apart = {"device", "threads", "workers", "together", "speak"}
         chosen = {k: v for k, v in asdict(self).items() if k not in apart}
         return {**chosen, "speak": self.speak is not None}

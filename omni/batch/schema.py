@@ -1,8 +1,42 @@
-"""What one line of results holds, as JSON Schema."""
+"""What one line of results holds."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import omni
+from omni.errors import OmniError
+
+
+def make_result(
+    identity: str,
+    media: Sequence[dict[str, Any]],
+    answers: Sequence[dict[str, Any]],
+    *,
+    error: OmniError | None = None,
+    timings: Mapping[str, float],
+    tokens: Sequence[int],
+    settings: Mapping[str, Any],
+    digest: str = "",
+) -> dict[str, Any]:
+    """A result as `SCHEMA` has it; ``timings`` in seconds, ``tokens`` read and written."""
+    described = {
+        "code": getattr(error, "code", "failed"),
+        "message": str(error),
+        "param": getattr(error, "param", None),
+    }
+    return {
+        "id": identity,
+        "media": [] if error else list(media),
+        "answers": [] if error else list(answers),
+        "error": described if error else None,
+        "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
+        "usage": {"input_tokens": tokens[0], "output_tokens": tokens[1]},
+        "settings": dict(settings),
+        "version": omni.__version__,
+        "digest": digest,
+    }
 
 
 def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -70,7 +104,10 @@ SCHEMA: dict[str, Any] = {
                         },
                         "answer": _TEXT,
                     },
-                    {"speech": {**_TEXT, "description": "File of the spoken answer."}},
+                    {
+                        "speech": {**_TEXT, "description": "File of the spoken answer."},
+                        "warning": {**_TEXT, "description": "Why it is not spoken."},
+                    },
                 )
             ),
             "error": _or_null(_object({"code": _TEXT, "message": _TEXT, "param": _or_null(_TEXT)})),

@@ -13,19 +13,18 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.datastructures import FormData, UploadFile
 
-import omni
 from encoders.audio import joined
 from encoders.media import audio_chunks
 from omni import events as ev
 from omni.batch.options import Options
 from omni.batch.records import Medium
-from omni.batch.schema import SCHEMA
+from omni.batch.schema import SCHEMA, make_result
 from omni.errors import InputError, MediaError, OmniError
 from omni.types import AudioChunk, Message, Sampling
 from runtime.api.examples import ANSWERS
 from runtime.api.models import check_model
 from runtime.api.slot import Slot, ready_hub, while_connected
-from runtime.batch.asking import ask
+from runtime.batch.asking import Asking, ask, fits
 from runtime.batch.perceive import Perceived, has_sound, kind_of_file, look
 from runtime.checks import check_language
 from runtime.hub import Hub
@@ -192,17 +191,14 @@ class _Work:
             ]
             if answers:
                 timings["answer"] = time.monotonic() - began
-        return {
-            "id": self._id,
-            "media": [perceived.described()],
-            "answers": answers,
-            "error": None,
-            "timings": {name: round(value, 3) for name, value in timings.items()},
-            "usage": {"input_tokens": self._usage[0], "output_tokens": self._usage[1]},
-            "settings": self._options.settings,
-            "version": omni.__version__,
-            "digest": "",
-        }
+        return make_result(
+            self._id,
+            [perceived.described()],
+            answers,
+            timings=timings,
+            tokens=self._usage,
+            settings=self._options.settings,
+        )
 
     async def _hear(self, slot: Slot, perceived: Perceived) -> None:
         began, seconds = time.monotonic(), 0.0
@@ -225,7 +221,8 @@ class _Work:
         perceived.seconds = seconds
 
     async def _answer(self, slot: Slot, perceived: Perceived, question: str | None) -> str:
-        asking = ask([perceived], question, partial(self._fits, slot), self._options.instructions)
+        room = fits(slot.engine.parts.llm, self._options.max_tokens)
+        asking = ask([perceived], question, room, self._options.instructions)
         try:
             prompt = await slot.run(partial(_next, asking))
             while True:
@@ -233,11 +230,6 @@ class _Work:
                 prompt = await slot.run(partial(_next, asking, text))
         except _Answered as answered:
             return answered.text
-
-    def _fits(self, slot: Slot, messages: Sequence[Message]) -> bool:
-        llm = slot.engine.parts.llm
-        room = min(self._options.max_tokens, llm.max_context // 4)
-        return len(llm.tokenizer.encode_chat(messages)) + room <= llm.max_context
 
     async def _write(self, slot: Slot, prompt: list[Message]) -> str:
         self._count += 1
@@ -264,10 +256,10 @@ class _Answered(Exception):  # StopIteration cannot leave a thread's future
         self.text = text
 
 
-def _next(asking: Any, text: str | None = None) -> list[Message]:
+def _next(asking: Asking, text: str | None = None) -> list[Message]:
     """The next prompt; `_Answered` at the end."""
     try:
-        prompt: list[Message] = next(asking) if text is None else asking.send(text)
+        prompt = next(asking) if text is None else asking.send(text)
     except StopIteration as end:
         raise _Answered(end.value) from None
     return prompt

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from omni.errors import InputError
 from omni.types import Message
 from runtime.batch.perceive import Perceived, by_time, moments, near
+
+if TYPE_CHECKING:
+    from omni.llm.tokenizer import ChatTokenizer
 
 INSTRUCTIONS = (
     "You answer questions about recordings, pictures and texts. Use only what you are given. "
@@ -22,9 +26,30 @@ _NOTE = (
     "answer this question: {question}"
 )
 
+
+class Reader(Protocol):
+    """What a prompt has to fit: a language model."""
+
+    @property
+    def max_context(self) -> int:
+        """Tokens that it holds."""
+        ...
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        """Its own."""
+        ...
+
+
 Fits = Callable[[Sequence[Message]], bool]
 Asking = Generator[list[Message], str, str]
 """Yields prompts, is sent what the LLM wrote, returns the answer."""
+
+
+def fits(llm: Reader, max_tokens: int) -> Fits:
+    """Whether a prompt leaves room for an answer of ``max_tokens``, or a quarter of the context."""
+    room = min(max_tokens, llm.max_context // 4)
+    return lambda messages: len(llm.tokenizer.encode_chat(messages)) + room <= llm.max_context
 
 
 def ask(

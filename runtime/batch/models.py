@@ -31,7 +31,10 @@ class Models:
 
         # One thread for each of several batches is faster than several threads for one.
         config = WhisperEncoder.Config(threads=1, workers=self._options.threads or cores())
-        return BatchTranscriber(WhisperEncoder(ensure("whisper-base"), config))
+        whisper = WhisperEncoder(ensure("whisper-base"), config)
+        if self._options.language is not None:
+            whisper.language_code(self._options.language)  # told once, not for every record
+        return BatchTranscriber(whisper)
 
     @cached_property
     def sight(self) -> ImageEncoder:

@@ -13,30 +13,31 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-import omni
 from decoders.clauses import ClauseSplitter
 from encoders.media import audio_chunks, write_wav
 from omni.batch.options import Options
 from omni.batch.outputs import beside
 from omni.batch.records import Medium, Record, Unusable
+from omni.batch.schema import make_result
 from omni.errors import InputError, MediaError, OmniError
 from omni.types import AudioChunk, Transcript
 from runtime.batch.models import Models
 from runtime.batch.perceive import MAX_SECONDS, Perceived, has_sound, kind_of, look, read_text
 from runtime.batch.writing import Job, Writing
+from runtime.states import EAR_RATE
 
 if TYPE_CHECKING:
     from encoders.batch import Recording
 
-RATE = 16_000
 _WAITING = 16
 """Records between two stages."""
 _TICK = 0.1
@@ -44,12 +45,10 @@ _TICK = 0.1
 
 
 class Batch:
-    """Does batches, one at a time. Use it as a context manager."""
+    """Does one batch. Use it as a context manager."""
 
     def __init__(self, options: Options, models: Models | None = None) -> None:
         options.check()
-        if options.seed < 0:
-            raise InputError(f"seed is {options.seed}; expected 0 or more", param="seed")
         self.options = options
         self._models = models or Models(options)
         self._writing = Writing(options, self._models)
@@ -58,7 +57,6 @@ class Batch:
         """Seconds of sound transcribed so far; any thread may read it."""
         self._stop = threading.Event()
         self._counting = threading.Lock()
-        self._busy = False
 
     def __enter__(self) -> Self:
         return self
@@ -80,15 +78,13 @@ class Batch:
         """Finish nothing more: `run` ends soon, without what is not finished. From any thread."""
         self._stop.set()
 
-    def run(self, records: Iterable[Record | Unusable]) -> Iterator[dict[str, Any]]:
+    def run(self, records: Iterable[Record | Unusable]) -> Generator[dict[str, Any]]:
         """The result of every record, in the order in which they are finished.
 
         Closing the iterator ends the stages and waits for them.
         """
-        if self._busy:
-            raise InputError("this batch is running already; make another one")
-        self._busy = True
-        self._stop.clear()
+        if self.options.speak is not None:
+            self._check_voice()
         heard: queue.Queue[Job | BaseException | None] = queue.Queue(_WAITING)
         seen: queue.Queue[Job | BaseException | None] = queue.Queue(_WAITING)
         stages = [
@@ -103,7 +99,15 @@ class Batch:
             self._stop.set()
             for stage in stages:
                 stage.join()
-            self._busy = False
+
+    def _check_voice(self) -> None:
+        """An unknown voice is told before the work, not after it."""
+        voices = self._models.voice.capabilities.voices
+        if self.options.voice is not None and self.options.voice not in voices:
+            raise InputError(
+                f"there is no voice {self.options.voice!r}; voices are {', '.join(voices)}",
+                param="voice",
+            )
 
     # Stage 1: what is heard
 
@@ -147,12 +151,15 @@ class Batch:
             job = Job(record, record.digest(self._settings), missing=1)
             for i, medium in enumerate(record.media):
                 try:
-                    perceived = self._opened(medium)
+                    perceived, sounds = self._opened(medium)
                 except OmniError as error:
                     job.error = job.error or error
                     continue
+                except Exception as error:  # one bad file must not stop the others
+                    job.error = MediaError(f"{medium.name!r} could not be opened: {error!r}")
+                    continue
                 job.perceived.append(perceived)
-                if job.error is None and _sounds(perceived):
+                if job.error is None and sounds:
                     key = f"{number}.{i}"
                     jobs[key] = (job, len(job.perceived) - 1)
                     job.missing += 1
@@ -161,17 +168,19 @@ class Batch:
                     yield Recording(key, sound, language, times=True)
             self._one_less(job, out)
 
-    def _opened(self, medium: Medium) -> Perceived:
+    def _opened(self, medium: Medium) -> tuple[Perceived, bool]:
+        """A medium of a known kind, and whether it has sound."""
         perceived = Perceived(medium, kind_of(medium))
         if perceived.kind == "text":
             perceived.text = read_text(medium)
-        return perceived
+        path = medium.path
+        return perceived, path is not None and has_sound(path, perceived.kind)
 
     def _sound(self, job: Job, i: int) -> Iterator[AudioChunk]:
         medium = job.perceived[i].medium
         assert medium.path is not None
         tap = self._models.speakers.stream() if self.options.speakers else None
-        for chunk in audio_chunks(medium.path, RATE, MAX_SECONDS):
+        for chunk in audio_chunks(medium.path, EAR_RATE, MAX_SECONDS):
             if tap is not None:
                 tap.feed(chunk)
             yield chunk
@@ -280,58 +289,41 @@ class Batch:
                 return
 
     def _result(self, job: Job) -> dict[str, Any]:
-        error = job.error
-        if error is None and self.options.speak is not None:
+        if job.error is None and self.options.speak is not None and job.answers:
             began = time.monotonic()
             try:
-                self._speak(job)
+                for number, answer in enumerate(job.answers, 1):
+                    last = f".{number}.wav" if len(job.answers) > 1 else ".wav"
+                    path = beside(self.options.speak, job.record.id, last)
+                    answer.update(self._spoken(answer["answer"], path))
             except OSError as problem:
-                error = OmniError(
+                job.error = OmniError(
                     f"cannot write the spoken answer: {problem.strerror or problem}; "
                     "make room, or choose another directory with --speak"
                 )
-            if job.answers:
-                job.timings["speak"] = time.monotonic() - began
-        return {
-            "id": job.record.id,
-            "media": [one.described() for one in job.perceived] if error is None else [],
-            "answers": job.answers if error is None else [],
-            "error": None if error is None else _described(error),
-            "timings": {name: round(value, 3) for name, value in job.timings.items()},
-            "usage": {"input_tokens": job.tokens[0], "output_tokens": job.tokens[1]},
-            "settings": self._settings,
-            "version": omni.__version__,
-            "digest": job.digest,
-        }
+            job.timings["speak"] = time.monotonic() - began
+        return make_result(
+            job.record.id,
+            [one.described() for one in job.perceived] if job.error is None else [],
+            job.answers,
+            error=job.error,
+            timings=job.timings,
+            tokens=job.tokens,
+            settings=self._settings,
+            digest=job.digest,
+        )
 
-    def _speak(self, job: Job) -> None:
-        directory = self.options.speak
-        assert directory is not None
-        for number, answer in enumerate(job.answers, 1):
-            last = f".{number}.wav" if len(job.answers) > 1 else ".wav"
-            path = beside(directory, job.record.id, last)
-            splitter = ClauseSplitter()
-            clauses = [*splitter.feed(answer["answer"]), *splitter.flush()]
-            sound = [
-                chunk
-                for clause in clauses
-                for chunk in self._models.voice.speak(clause, voice=self.options.voice)
-            ]
-            if sound:
-                pcm = np.concatenate([chunk.pcm for chunk in sound])
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_wav(path, AudioChunk(pcm, sound[0].sample_rate))
-                answer["speech"] = str(path)
-
-
-def _sounds(perceived: Perceived) -> bool:
-    path = perceived.medium.path
-    return path is not None and has_sound(path, perceived.kind)
-
-
-def _described(error: OmniError) -> dict[str, Any]:
-    return {
-        "code": getattr(error, "code", "failed"),
-        "message": str(error),
-        "param": getattr(error, "param", None),
-    }
+    def _spoken(self, text: str, path: Path) -> dict[str, str]:
+        """Write ``text`` as sound; what is to be told of that."""
+        splitter, voice = ClauseSplitter(), self._models.voice
+        sound: list[AudioChunk] = []
+        for clause in (*splitter.feed(text), *splitter.flush()):
+            if not voice.speaks(clause.language, self.options.voice):
+                return {"warning": f"no voice knows the language {clause.language!r}"}
+            sound += voice.speak(clause, voice=self.options.voice)
+        if not sound:
+            return {"warning": "there is nothing to say"}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pcm = np.concatenate([chunk.pcm for chunk in sound])
+        write_wav(path, AudioChunk(pcm, sound[0].sample_rate))
+        return {"speech": str(path)}

@@ -7,9 +7,10 @@ import multiprocessing
 import queue
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from omni.batch.options import Options
 from omni.batch.records import Record, Unusable
@@ -30,7 +31,8 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         self._records: Any = context.Queue(2 * options.workers)
         self._results: Any = context.Queue()
-        self._stop = context.Event()
+        # No Event: a process that dies while it waits for one would block whoever sets it.
+        self._stop: Any = context.RawValue("b", 0)
         self._processes = [
             context.Process(
                 target=_work,
@@ -48,11 +50,17 @@ class Processes:
         """Tokens of answers so far."""
         return self._tokens
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def stop(self) -> None:
         """End soon; from any thread."""
-        self._stop.set()
+        self._stop.value = 1
 
-    def run(self, records: Iterable[Record | Unusable]) -> Iterator[dict[str, Any]]:
+    def run(self, records: Iterable[Record | Unusable]) -> Generator[dict[str, Any]]:
         """The results, as `Batch.run`; once."""
         feeder = threading.Thread(target=self._feed, args=(records,), name="omni-feed")
         for process in self._processes:
@@ -81,7 +89,7 @@ class Processes:
                     self._tokens += result["usage"]["output_tokens"]
                     yield result
         finally:
-            self._stop.set()
+            self.stop()
             feeder.join()
             for process in self._processes:
                 process.join(5)
@@ -94,7 +102,7 @@ class Processes:
 
     def _feed(self, records: Iterable[Record | Unusable]) -> None:
         for record in (*records, *[None] * len(self._processes)):
-            while not self._stop.is_set():
+            while not self._stop.value:
                 with contextlib.suppress(queue.Full):
                     self._records.put(record, timeout=_TICK)
                     break
@@ -104,7 +112,7 @@ def _work(options: Options, records: Any, results: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
 
     def given() -> Iterator[Record | Unusable]:
-        while not stop.is_set():
+        while not stop.value:
             try:
                 record = records.get(timeout=_TICK)
             except queue.Empty:
@@ -117,7 +125,8 @@ def _work(options: Options, records: Any, results: Any, stop: Any) -> None:
         with Batch(options) as batch:
 
             def watch() -> None:
-                stop.wait()
+                while not stop.value:
+                    time.sleep(_TICK)
                 batch.stop()
 
             threading.Thread(target=watch, daemon=True).start()

@@ -12,7 +12,7 @@ from omni.batch.records import Record
 from omni.errors import OmniError
 from omni.llm.generate import BatchGenerator
 from omni.types import Message, Sampling, Step
-from runtime.batch.asking import Asking, ask
+from runtime.batch.asking import Asking, ask, fits
 from runtime.batch.models import Models
 from runtime.batch.perceive import Perceived
 
@@ -114,7 +114,9 @@ class Writing:
 
     def _ask(self, slot: _Slot, job: Job) -> None:
         """Begin the next question; what is wrong with it is then in the job."""
-        slot.asking = ask(job.perceived, slot.questions[0], self._fits, self._options.instructions)
+        options = self._options
+        room = fits(self._models.llm, options.max_tokens)
+        slot.asking = ask(job.perceived, slot.questions[0], room, options.instructions)
         self._go_on(slot, job, None)
 
     def _go_on(self, slot: _Slot, job: Job, text: str | None) -> bool:
@@ -139,9 +141,3 @@ class Writing:
             temperature=options.temperature, max_tokens=options.max_tokens, seed=options.seed
         )
         self._generator.add(str(self._slots.index(slot)), ids, slot.cache, sampling)
-
-    def _fits(self, messages: Sequence[Message]) -> bool:
-        """Whether a prompt leaves room for an answer."""
-        llm = self._models.llm
-        room = min(self._options.max_tokens, llm.max_context // 4)
-        return len(llm.tokenizer.encode_chat(messages)) + room <= llm.max_context

@@ -166,3 +166,38 @@ def test_the_examples_of_the_docs_do_what_they_say(samples, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 3
     assert "failed" not in done.stdout
+
+
+def test_two_processes_share_the_work(tmp_path):
+    (tmp_path / "calls").mkdir()
+    for i in range(6):
+        write_sound(tmp_path / f"calls/{i}.wav", CLIPS[i])
+    (tmp_path / "calls/broken.wav").write_bytes(b"")
+    out = tmp_path / "heard.jsonl"
+    command = [*OMNI, "batch", str(tmp_path / "calls"), "--out", str(out), "--workers", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1, done.stderr
+    results = {Path(r["id"]).stem: r for r in map(json.loads, out.read_text().splitlines())}
+    assert len(results) == 7
+    assert results.pop("broken")["error"]
+    assert all(r["media"][0]["transcript"]["text"] for r in results.values())
+    again = subprocess.run(
+        [*command, "--srt", str(tmp_path / "srt")],
+        env=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert "6 were done before" in again.stderr + again.stdout
+    assert len(list((tmp_path / "srt").rglob("*.srt"))) == 6
+
+
+def test_a_language_that_does_not_exist_is_told_once(tmp_path):
+    write_sound(tmp_path / "a.wav", CLIPS[0])
+    write_sound(tmp_path / "b.wav", CLIPS[1])
+    command = [*OMNI, "batch", str(tmp_path), "--language", "klingon", "--out", "out.jsonl"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("klingon") == 1
+    assert "Traceback" not in done.stderr

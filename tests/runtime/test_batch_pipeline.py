@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -56,6 +57,18 @@ class Sight:
         return [Span("image", f"a {f.pixels[0, 0, 0]}", times=(f.time, f.time)) for f in frames]
 
 
+class Voice:
+    """Speaks English only: a tenth of a second for each clause."""
+
+    capabilities = Capabilities(voices=("alto", "bass"))
+
+    def speaks(self, language, voice):
+        return language == "en"
+
+    def speak(self, clause, voice=None):
+        yield AudioChunk(np.zeros(2_400, np.float32), 24_000)
+
+
 class Models:
     """Stand-ins; ``loaded`` says which were asked for."""
 
@@ -64,6 +77,7 @@ class Models:
         self._llm = ScriptedLlm(script, max_context=context)
         self._llm.tokenizer.decode = lambda ids: bytes(ids).decode()
         self.speakers = None
+        self.voice = Voice()
 
     @property
     def transcriber(self):
@@ -228,6 +242,53 @@ def test_what_the_models_raise_comes_out(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "p.png")
     with Batch(Options(), Broken()) as batch, pytest.raises(SystemExit):
         list(batch.run([record("p", tmp_path / "p.png")]))
+
+
+def test_an_unknown_voice_is_told_before_any_work(tmp_path):
+    models = Models()
+    records = [record("s", write_wav(tmp_path / "s.wav", 1), asks=["?"])]
+    with (
+        Batch(Options(speak=tmp_path, voice="tenor"), models) as batch,
+        pytest.raises(InputError, match=r"'tenor'.*alto, bass"),
+    ):
+        next(batch.run(records))
+    assert models.loaded == set()
+
+
+def test_an_answer_that_no_voice_can_say_is_told_and_the_batch_goes_on(tmp_path):
+    answers = {"English?": "It is a cat.", "Chinese?": "这是一只猫。"}
+
+    def script(text):
+        return next(answer for ask, answer in answers.items() if text.endswith(ask))
+
+    words = (Medium("text", text="t"),)
+    records = [Record(ask, words, (ask,)) for ask in answers]
+    found = run(records, Models(script), speak=tmp_path / "spoken")
+    said = {ask: found[ask]["answers"][0] for ask in answers}
+    assert [found[ask]["error"] for ask in answers] == [None] * 2
+    assert Path(said["English?"]["speech"]).is_file()
+    assert "'zh'" in said["Chinese?"]["warning"]
+    assert "speech" not in said["Chinese?"]
+
+
+def test_whatever_opening_a_file_raises_costs_that_file_only(tmp_path, monkeypatch):
+    good, bad = write_wav(tmp_path / "good.wav", 1), write_wav(tmp_path / "bad.wav", 1)
+
+    def has_sound(path, kind):
+        if path == bad:
+            raise RuntimeError("a codec fell over")
+        return True
+
+    monkeypatch.setattr("runtime.batch.pipeline.has_sound", has_sound)
+    found = run([record("bad", bad), record("good", good)])
+    assert "a codec fell over" in found["bad"]["error"]["message"]
+    assert found["good"]["error"] is None
+
+
+def test_stopping_before_the_first_record_is_not_lost(tmp_path):
+    with Batch(Options(), Models()) as batch:
+        batch.stop()
+        assert list(batch.run([record("s", write_wav(tmp_path / "s.wav", 1))])) == []
 
 
 def test_long_talk_is_read_in_parts_and_answered_from_notes():
