@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from encoders.ear import Ear, short_window
 from encoders.mel import HOP, RATE, Mel, MelStream, whisper_mel
 from encoders.segment import Piece, quietest, speech_pieces
 from encoders.vad import SileroVad
@@ -60,7 +61,8 @@ class WhisperEncoder:
         sure_language: float = 0.5
         languages: tuple[str, ...] = ()
 
-    def __init__(self, path: Path, config: Config | None = None) -> None:
+    def __init__(self, path: Path, config: Config | None = None, ear: Ear | None = None) -> None:
+        """With an ``ear`` its languages are heard without Whisper's decoder."""
         self.config = config or self.Config()
         self.model = Whisper(
             path,
@@ -69,6 +71,7 @@ class WhisperEncoder:
             workers=self.config.workers,
             allowed=self.config.languages,
             sure=self.config.sure_language,
+            ear=ear,
         )
         self._vad = SileroVad()
         self.capabilities = Capabilities(
@@ -187,7 +190,7 @@ class WhisperEncoder:
         """
         attempt, code = None, language
         if is_sound(pcm):
-            for frames in self.windows(len(pcm) / RATE, step):
+            for frames in self.windows(len(pcm) / RATE, step, code):
                 window = self.window(read(frames), len(pcm), code, fallback, times)
                 attempt = self.model.attempt([window])[0]
                 if attempt.whole:
@@ -195,13 +198,15 @@ class WhisperEncoder:
                 code = attempt.language
         return self.transcript(attempt, pcm, language or fallback, times=times, levels=levels)
 
-    def windows(self, seconds: float, step: int) -> tuple[int, ...]:
+    def windows(self, seconds: float, step: int, language: str | None = None) -> tuple[int, ...]:
         """Frames of the windows to try for ``seconds`` of speech, one after the other."""
         config = self.config
-        needed = (
+        needed = [
             max(config.min_seconds, seconds + config.margin),
             max(config.safe_min_seconds, seconds + config.safe_margin),
-        )
+        ]
+        if language in self.model.direct:
+            needed = [short_window(seconds)]
         rounded = (step * math.ceil(s * _FRAMES_PER_SECOND / step) for s in needed)
         return tuple(dict.fromkeys(min(_WINDOW, frames) for frames in rounded))
 
@@ -210,8 +215,8 @@ class WhisperEncoder:
     ) -> Window:
         """What the model reads: ``mel`` (80, frames) with ``samples`` of speech in it."""
         cap = int(self.config.tokens_per_second * samples / RATE) + self.config.extra_tokens
-        spoken = min(mel.shape[1], math.ceil(samples / HOP)) if times else 0
-        return Window(mel, cap, language, fallback, spoken)
+        spoken = min(mel.shape[1], math.ceil(samples / HOP))
+        return Window(mel, spoken, cap, language, fallback, times)
 
     def transcript(
         self,
@@ -231,7 +236,7 @@ class WhisperEncoder:
         if attempt is None:
             return nothing
         nothing = replace(nothing, no_speech=attempt.no_speech)
-        text = self.model.text(attempt.tokens).strip()
+        text = attempt.text
         doubtful = (
             attempt.no_speech > self.config.no_speech
             or attempt.probability < self.config.low_confidence
@@ -247,7 +252,7 @@ class WhisperEncoder:
             return part
         missing = len(attempt.tokens) + 1 - len(attempt.starts)
         starts = attempt.starts + [seconds] * missing
-        grouped = words(attempt.tokens, starts, attempt.likely, self.model.text)
+        grouped = words(attempt.tokens, starts, attempt.likely, attempt.spell)
         spoken = within_speech(grouped, levels, seconds)
         return replace(part, words=spoken, segments=segments(spoken, part.no_speech))
 

@@ -99,7 +99,7 @@ class _Task:
     language: str | None = None
 
     def frames(self, whisper: WhisperEncoder) -> int:
-        return whisper.windows(self.piece.seconds, STEP)[-1 if self.safe else 0]
+        return whisper.windows(self.piece.seconds, STEP, self.language)[-1 if self.safe else 0]
 
 
 class _Ahead:

@@ -6,6 +6,7 @@ CPU, so the graph is written down as ONNX here, batch normalisation folded into 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,19 @@ from PIL import Image
 
 from encoders.colour import plain_colour, tones
 from encoders.vad import onnx_session
+from omni.data.sample import Medium
 from omni.errors import WeightsError
 from omni.types import Capabilities, ImageFrame, Pixels, Span
 
 Floats = NDArray[np.float32]
+
+GRID = 7
+"""Rows and columns of the map."""
+FINE = 4
+"""Rows and columns of colours in a cell of the map."""
+CHANNELS = 1280
+FEATURES = CHANNELS + 3 * FINE * FINE
+"""Of a cell: the channels of the map, then the mean colours (red, green, blue) of its parts."""
 
 _STRIDED = (1, 4, 7, 15)  # blocks that halve the picture
 _EPSILON = 1e-3
@@ -79,6 +89,20 @@ class EfficientNetEncoder:
             out[i] = exp / exp.sum()
         return out
 
+    def features(self, pixels: Pixels) -> Floats:
+        """Where things are and in which colours: the cells of a grid, (GRID², FEATURES).
+
+        Of the ``whole`` `view`, from the upper left: the map after the last convolution, and beside
+        it the mean colours of the parts of each cell.
+        """
+        seen = view(pixels, self.config.size, whole=True)
+        [cells] = self._session.run(["map"], {"pixels": seen[None]})
+        side = seen.shape[-1] // (GRID * FINE)
+        # channel, row and column of the cell, of the part, of the pixel
+        parts = seen.reshape(3, GRID, FINE, side, GRID, FINE, side).mean(axis=(3, 6))
+        colours = parts.transpose(1, 3, 2, 4, 0).reshape(GRID * GRID, -1)
+        return np.concatenate([cells.reshape(CHANNELS, -1).T, colours], axis=1)
+
     def _describe(self, pixels: Pixels, probabilities: Floats) -> str:
         colour = plain_colour(pixels)
         if colour:
@@ -101,6 +125,23 @@ class EfficientNetEncoder:
         if name in self._no_article:
             return name
         return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+class Eye:
+    """The encoder as training reads it (`omni.train.features.Encoder`)."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """``path`` of EfficientNet-Lite2's state dict; None: fetched where it is not there."""
+        from omni.weights import ensure
+
+        path = path or ensure("efficientnet-lite2")
+        self.version = f"2-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+        config = EfficientNetEncoder.Config(threads=1)
+        self._encoder = EfficientNetEncoder(path, config)
+
+    def features(self, medium: Medium) -> Floats:
+        """As `EfficientNetEncoder.features`. Raises `MediaError`."""
+        return self._encoder.features(medium.pixels())
 
 
 def view(pixels: Pixels, size: int, whole: bool = False) -> Floats:
@@ -135,9 +176,9 @@ def load_state(path: Path) -> dict[str, Floats]:
 def efficientnet_onnx(state: Mapping[str, Floats]) -> bytes:
     """The ONNX graph of an EfficientNet-Lite2 state dict: pixels (B, 3, S, S) -> logits (B, 1000).
 
-    Sizes come from the weights; the strides and the padding ("same", more at the lower right) are
-    those of Tan and Le, 2019 (arXiv 1905.11946), in their Lite variant. WeightsError when a weight
-    is missing.
+    ``map`` (B, 1280, S / 32, S / 32) is an output, too: what is pooled for the logits. Sizes come
+    from the weights; the strides and the padding ("same", more at the lower right) are those of Tan
+    and Le, 2019 (arXiv 1905.11946), in their Lite variant. WeightsError when a weight is missing.
     """
     graph = _Graph(state)
     try:
@@ -153,7 +194,7 @@ def efficientnet_onnx(state: Mapping[str, Floats]) -> bytes:
             if stride == 1 and graph.channels[x] == graph.channels[before]:
                 x = graph.node("Add", [x, before], channels=graph.channels[x])
             block += 1
-        x = graph.conv(x, "_conv_head", "_bn1", relu6=True)
+        x = graph.conv(x, "_conv_head", "_bn1", relu6=True, output="map")
         x = graph.node("Flatten", [graph.node("GlobalAveragePool", [x])])
         graph.node(
             "Gemm",
@@ -192,7 +233,15 @@ class _Graph:
         self.channels[output] = channels
         return output
 
-    def conv(self, x: str, conv: str, norm: str, stride: int = 1, relu6: bool = False) -> str:
+    def conv(
+        self,
+        x: str,
+        conv: str,
+        norm: str,
+        stride: int = 1,
+        relu6: bool = False,
+        output: str = "",
+    ) -> str:
         """A convolution with the batch normalisation that follows folded in."""
         state = self._state
         weight = state[f"{conv}.weight"]
@@ -215,12 +264,14 @@ class _Graph:
         )
         if not relu6:
             return out
-        return self.node("Clip", [out, self._zero, self._six], channels=channels)
+        return self.node("Clip", [out, self._zero, self._six], output, channels)
 
     def serialised(self) -> bytes:
         h = self._helper
         pixels = h.make_tensor_value_info("pixels", 1, ["batch", 3, "height", "width"])
         logits = h.make_tensor_value_info("logits", 1, ["batch", "classes"])
-        graph = h.make_graph(self._nodes, "efficientnet", [pixels], [logits], self._weights)
+        cells = h.make_tensor_value_info("map", 1, ["batch", "channels", "rows", "columns"])
+        outputs = [logits, cells]
+        graph = h.make_graph(self._nodes, "efficientnet", [pixels], outputs, self._weights)
         model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
         return bytes(model.SerializeToString())

@@ -10,28 +10,29 @@ from typing import Any
 
 import ctranslate2
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from encoders.ear import STATE, Ear
 from encoders.mel import Mel
 from omni.errors import InputError, WeightsError
-
-_POSITION = 0.02
-"""Seconds of one position of the encoder's output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """What one pass reads: ``mel`` (80, frames), speech and silence behind it.
 
-    At most ``cap`` tokens are decoded. Without ``language`` it is detected, and an unsure guess
-    gives way to ``fallback``. ``spoken`` frames are aligned with the tokens; 0 for no times.
+    The first ``spoken`` frames hold the speech. At most ``cap`` tokens are decoded. Without
+    ``language`` it is detected, and an unsure guess gives way to ``fallback``. With ``times`` the
+    tokens are aligned with the sound.
     """
 
     mel: Mel
+    spoken: int
     cap: int
     language: str | None = None
     fallback: str | None = None
-    spoken: int = 0
+    times: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Attempt:
     ``probability``: of the tokens, their mean; ``no_speech``: that nobody spoke; ``sure``: whether
     the language was given or surely detected; ``whole``: the end was found, and no loop.
     ``starts``: seconds at which each token begins and the last one ends; ``likely``: how likely
-    each is.
+    each is. ``spell`` makes text of tokens.
     """
 
     tokens: list[int]
@@ -52,13 +53,20 @@ class Attempt:
     whole: bool
     starts: list[float]
     likely: list[float]
+    spell: Callable[[list[int]], str]
+
+    @property
+    def text(self) -> str:
+        """What was heard."""
+        return self.spell(self.tokens).strip()
 
 
 class Whisper:
     """The model and its vocabulary; any thread may call it, ``workers`` of them at a time.
 
     A language is detected among ``allowed`` (empty: all that it knows), and believed from the
-    probability ``sure`` on.
+    probability ``sure`` on. With an ``ear`` the languages that it knows are heard by it, from the
+    states of the encoder alone.
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class Whisper:
         workers: int,
         allowed: Collection[str],
         sure: float,
+        ear: Ear | None = None,
     ) -> None:
         try:
             self._model = ctranslate2.models.Whisper(
@@ -81,7 +90,10 @@ class Whisper:
                 f"{path} does not hold a Whisper model in CTranslate2's format ({error}); "
                 "expected model.bin, config.json, tokenizer.json and vocabulary.txt"
             ) from error
-        self.text: Callable[[list[int]], str] = self._tokenizer.decode
+        self._spell: Callable[[list[int]], str] = self._tokenizer.decode
+        self._ear = ear
+        self.direct = ear.languages if ear is not None else frozenset[str]()
+        """Languages that need no decoder, and so no silence behind the speech."""
         self._start = self._token("<|startoftranscript|>")
         self._task = [self._token("<|transcribe|>"), self._token("<|notimestamps|>")]
         first, after = self._start + 1, self._token("<|translate|>")
@@ -97,6 +109,13 @@ class Whisper:
         if token is None:
             raise WeightsError(f"the tokenizer has no {name}; it is not that of Whisper")
         return token
+
+    def states(self, mel: Mel) -> NDArray[np.float32]:
+        """The encoder's last states (frames / 2, width) for ``mel`` (80, frames)."""
+        mel = np.ascontiguousarray(mel[None])
+        encoded = self._model.encode(ctranslate2.StorageView.from_array(mel), to_cpu=True)
+        states: NDArray[np.float32] = np.asarray(encoded)[0]
+        return states
 
     def attempt(self, windows: Sequence[Window]) -> list[Attempt]:
         """Hear ``windows``, all of the same length."""
@@ -121,10 +140,44 @@ class Whisper:
             window.fallback if window.fallback and sure < self._sure else code
             for window, (code, sure) in zip(windows, languages, strict=True)
         ]
-        prompts = [[self._start, self.languages[code], *self._task] for code in codes]
+        attempts: list[Attempt | None] = [None] * len(windows)
+        for i, (window, code, (_, sure)) in enumerate(zip(windows, codes, languages, strict=True)):
+            if code in self.direct:
+                attempts[i] = self._listen(np.asarray(each[i])[0], window, code, sure)
+        rest = [i for i, attempt in enumerate(attempts) if attempt is None]
+        if rest:
+            if len(rest) < len(windows):
+                joined = np.concatenate([np.asarray(each[i]) for i in rest])
+                encoded = ctranslate2.StorageView.from_array(joined)
+            asked = [(windows[i], codes[i], languages[i][1]) for i in rest]
+            for i, attempt in zip(rest, self._write(encoded, asked), strict=True):
+                attempts[i] = attempt
+        return [attempt for attempt in attempts if attempt is not None]
+
+    def _listen(
+        self, states: NDArray[np.float32], window: Window, code: str, sure: float
+    ) -> Attempt:
+        assert self._ear is not None
+        spoken = math.ceil(window.spoken / 2)
+        heard = self._ear.hear(states[:spoken])
+        return Attempt(
+            heard.units,
+            sum(heard.likely) / len(heard.likely) if heard.likely else 0.0,
+            0.0 if heard.units else 1.0,
+            code,
+            sure >= self._sure,
+            True,
+            [*heard.starts, spoken * STATE] if window.times else [],
+            heard.likely if window.times else [],
+            self._ear.text,
+        )
+
+    def _write(self, encoded: Any, asked: Sequence[tuple[Window, str, float]]) -> list[Attempt]:
+        """By the decoder: windows with their languages and how sure these are."""
+        windows = [window for window, _, _ in asked]
         results = self._model.generate(
             encoded,
-            prompts,
+            [[self._start, self.languages[code], *self._task] for _, code, _ in asked],
             beam_size=1,
             # CTranslate2 takes half of it for the prompt.
             max_length=2 * max(window.cap for window in windows),
@@ -132,7 +185,7 @@ class Whisper:
             return_no_speech_prob=True,
         )
         attempts = []
-        for window, code, (_, sure), result in zip(windows, codes, languages, results, strict=True):
+        for (window, code, sure), result in zip(asked, results, strict=True):
             tokens: list[int] = result.sequences_ids[0]
             # The score is a mean over the tokens without the end mark that it includes.
             mean = result.scores[0] * len(tokens) / (len(tokens) + 1)
@@ -147,6 +200,7 @@ class Whisper:
                     len(tokens) < window.cap and not repeats(tokens),
                     [],
                     [],
+                    self._spell,
                 )
             )
         self._align(encoded, windows, attempts)
@@ -164,7 +218,7 @@ class Whisper:
 
     def _align(self, encoded: Any, windows: Sequence[Window], attempts: Sequence[Attempt]) -> None:
         """Fill in the times, read from the cross-attention (DTW)."""
-        wanted = [i for i, window in enumerate(windows) if window.spoken and attempts[i].tokens]
+        wanted = [i for i, window in enumerate(windows) if window.times and attempts[i].tokens]
         for code in dict.fromkeys(attempts[i].language for i in wanted):
             rows = [i for i in wanted if attempts[i].language == code]
             taken = encoded
@@ -180,7 +234,7 @@ class Whisper:
                 attempt = attempts[i]
                 for token, position in found.alignments:
                     if token == len(attempt.starts):
-                        attempt.starts.append(position * _POSITION)
+                        attempt.starts.append(position * STATE)
                 attempt.likely.extend(found.text_token_probs)
 
 

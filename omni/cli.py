@@ -18,7 +18,10 @@ import omni
 from omni.batch.command import batch
 from omni.data.commands import data_app
 from omni.dialogues.command import play_dialogues
+from omni.draw.command import draw_app
 from omni.errors import OmniError
+from omni.evaluate.command import evaluate
+from omni.search.commands import index_app
 from omni.sessions import KEEP, DataDir, KeepOption, parse_keep, sessions_app
 from omni.train.commands import train
 from omni.weights import DEFAULT_MODEL
@@ -39,9 +42,12 @@ bench_app = typer.Typer(help="Measure the assistant on this machine.", no_args_i
 app.add_typer(models_app, name="models")
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
+app.add_typer(draw_app, name="draw")
+app.add_typer(index_app, name="index")
 app.add_typer(sessions_app, name="sessions")
 app.command()(batch)
 app.command()(train)
+app.command("eval")(evaluate)
 app.command("test")(play_dialogues)
 
 Model = Annotated[
@@ -85,6 +91,29 @@ MediaHosts = Annotated[
         help="A host from which pictures and clips at http(s) addresses are fetched (repeatable).",
     ),
 ]
+Pictures = Annotated[
+    str | None,
+    typer.Option(
+        help="What draws: a directory of 'omni draw train', or a text-to-image pipeline of "
+        "diffusers by directory or hub id; default: what is installed."
+    ),
+]
+ImageBridge = Annotated[
+    Literal["auto", "adapter", "text"],
+    typer.Option(
+        help="How the language model reads pictures: by the trained adapter, or by labels alone; "
+        "auto: by the adapter where it was measured to be better."
+    ),
+]
+Ear = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="An audio adapter of `omni train ear`: hears English without Whisper's decoder, when "
+        "the session says that English is spoken or it is detected. None ships (docs/training.md).",
+    ),
+]
 Ssl = Annotated[
     bool,
     typer.Option(
@@ -100,6 +129,10 @@ SslKey = Annotated[
     Path | None, typer.Option(exists=True, dir_okay=False, help="The key of --ssl-cert.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+IndexDir = Annotated[
+    Path | None,
+    typer.Option("--index", help="An index of `omni index build`, in which users can search."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")]
 
 
@@ -130,7 +163,11 @@ def demo(
     context: Context = 4096,
     threads: Threads = None,
     max_sessions: Sessions = 4,
+    pictures: Pictures = None,
+    image_bridge: ImageBridge = "auto",
+    ear: Ear = None,
     allow_origin: Origins = None,
+    index: IndexDir = None,
     keep: KeepOption = KEEP,
     data_dir: DataDir = None,
     ssl: Ssl = False,
@@ -142,8 +179,12 @@ def demo(
     assembly, config = _settings(
         model, host, port, device, quantization, context, threads, max_sessions, allow_origin
     )
+    assembly = replace(assembly, pictures=pictures, image_bridge=image_bridge, ear=ear)
     config = replace(
-        config, keep=parse_keep(keep, data_dir), tls=_tls(host, ssl, ssl_cert, ssl_key)
+        config,
+        index=index,
+        keep=parse_keep(keep, data_dir),
+        tls=_tls(host, ssl, ssl_cert, ssl_key),
     )
     _serve(assembly, config, page=True, browser=browser, verbose=verbose)
 
@@ -159,10 +200,14 @@ def serve(
     context: Context = 4096,
     threads: Threads = None,
     max_sessions: Sessions = 4,
+    pictures: Pictures = None,
+    image_bridge: ImageBridge = "auto",
+    ear: Ear = None,
     allow_origin: Origins = None,
     api_key: ApiKeys = None,
     api_key_file: ApiKeyFile = None,
     allow_media_host: MediaHosts = None,
+    index: IndexDir = None,
     keep: KeepOption = KEEP,
     data_dir: DataDir = None,
     ssl: Ssl = False,
@@ -176,10 +221,12 @@ def serve(
     assembly, config = _settings(
         model, host, port, device, quantization, context, threads, max_sessions, allow_origin
     )
+    assembly = replace(assembly, pictures=pictures, image_bridge=image_bridge, ear=ear)
     config = replace(
         config,
         api_keys=read_keys(api_key or (), api_key_file),
         media_hosts=tuple(allow_media_host or ()),
+        index=index,
         keep=parse_keep(keep, data_dir),
         tls=_tls(host, ssl, ssl_cert, ssl_key),
     )
@@ -428,6 +475,32 @@ def bench_transcribe(
 
     result = run(files or (), against=against, minutes=minutes, threads=threads or cores())
     typer.echo(render(result))
+    if json:
+        _print_json(result)
+
+
+@bench_app.command("search")
+def bench_search(
+    items: Annotated[str, typer.Option(help="Numbers of items.")] = "1000,10000,100000",
+    requests: Annotated[int, typer.Option(min=20, help="Requests for each.")] = 100,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="OUT.svg", help="Draw latency against items here.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Time searches in indices of made-up items around real vectors."""
+    from omni.bench import search
+
+    try:
+        counts = sorted(int(count) for count in items.split(","))
+    except ValueError:
+        raise OmniError(f"--items is {items!r}; give numbers, like 1000,10000") from None
+    if counts[0] < 1:
+        raise OmniError(f"--items is {items!r}; every number has to be at least 1")
+    result = search.run(counts, requests, lambda text: typer.echo(text, err=True))
+    typer.echo(search.render(result))
+    if plot is not None:
+        plot.write_text(search.plot(result), "utf-8")
     if json:
         _print_json(result)
 

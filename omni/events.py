@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from omni.types import AudioChunk, Message, Sampling, Span, Tool, ToolUse, Transcript, Usage
+
+if TYPE_CHECKING:
+    from omni.draw.wishes import Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,10 @@ class Start:
     keep_ratio: float | None = 1.0
     context_limit: int | None = None
     """Tokens of the conversation, the instructions left out, that the prompt may hold."""
+    wish: Wish | None = None
+    """A picture that the user asks for: where something can draw, the answer is that."""
+    find: str | None = None
+    """What the user asks to find: where an index has something that fits, the answer is that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +204,45 @@ class ToolCallEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolRan:
+    """A tool of the server's own was called; ``arguments`` and ``output`` are JSON texts."""
+
+    response_id: str
+    name: str
+    arguments: str
+    output: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PictureStarted:
+    """The answer has a picture, drawn from ``prompt``; all sound of the words before it is out."""
+
+    response_id: str
+    prompt: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PicturePartial:
+    """A coarse version of the picture, as a PNG file; ``index`` counts them from 0."""
+
+    response_id: str
+    index: int
+    data: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PictureEnded:
+    """The picture is complete, as a PNG file."""
+
+    response_id: str
+    data: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class ClauseReady:
     """A clause of the answer is complete and goes to the voice."""
 
@@ -250,6 +296,10 @@ OutputEvent = (
     | ToolCallStarted
     | ToolCallDelta
     | ToolCallEnded
+    | ToolRan
+    | PictureStarted
+    | PicturePartial
+    | PictureEnded
     | ClauseReady
     | AudioDelta
     | VoiceMissing

@@ -10,7 +10,7 @@ from omni.errors import InputError
 from omni.types import Message, Span
 from runtime.history import History
 from runtime.host import Host
-from runtime.items import Item, Part, check_item, read_items
+from runtime.items import Item, Kind, Part, asked_picture, asked_thing, check_item, read_items
 from runtime.records import KeepMedia
 from runtime.response import Response
 from runtime.wire import WIRE_RATE, Event, encode_base64
@@ -171,6 +171,9 @@ class Answering:
         if all(item.ready for item in items):
             response.started = True
             settings = response.settings
+            own_tools = bool(settings.tools.tools)
+            wish = None if own_tools else asked_picture(items)
+            find = None if own_tools else asked_thing(items)
             self._host.do(
                 ev.Start(
                     response.id,
@@ -182,6 +185,8 @@ class Answering:
                     tools=settings.tools,
                     keep_ratio=settings.keep_ratio,
                     context_limit=settings.context_limit,
+                    wish=wish,
+                    find=find,
                 )
             )
 
@@ -276,6 +281,18 @@ class Answering:
                 if (item := response.item) is not None:
                     item.arguments = arguments
                 self._close_item(response, "completed")
+            case ev.ToolRan():
+                self._own_tool(response, event)
+            case ev.PictureStarted(_, prompt, _):
+                self._picture(response, prompt)
+            case ev.PicturePartial(_, index, data, at):
+                response.mark("first_picture", at)
+                self._partial(response, index, data)
+            case ev.PictureEnded(_, data, at):
+                response.mark("picture", at)
+                if (item := response.item) is not None:
+                    item.output = encode_base64(data)
+                self._close_item(response, "completed")
             case ev.VoiceMissing(_, language, _):
                 response.warn(
                     f"no voice knows the language {language!r}; that part of the answer is text"
@@ -349,6 +366,29 @@ class Answering:
                 **response.where,
                 call_id=item.call_id,
                 delta=delta,
+            )
+
+    def _own_tool(self, response: Response, event: ev.ToolRan) -> None:
+        self._close_item(response, "completed")
+        item = Item(self._host.new_id("item"), "assistant", [], "in_progress", kind="mcp_call")
+        item.name, item.arguments, item.output = event.name, event.arguments, event.output
+        self._open_item(response, item)
+        self._close_item(response, "completed")
+
+    def _picture(self, response: Response, prompt: str) -> None:
+        self._close_item(response, "completed")
+        kind: Kind = "image_generation_call"
+        item_id = self._host.new_id("item")
+        item = Item(item_id, "assistant", [], "in_progress", kind=kind, arguments=prompt)
+        self._open_item(response, item)
+
+    def _partial(self, response: Response, index: int, data: bytes) -> None:
+        if response.item is not None and response.item.kind == "image_generation_call":
+            self._host.send(
+                "response.image_generation_call.partial_image",
+                **response.where,
+                partial_image_index=index,
+                partial_image_b64=encode_base64(data),
             )
 
     def _open_item(self, response: Response, item: Item) -> None:

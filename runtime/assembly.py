@@ -6,7 +6,8 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from omni.types import AudioEncoder, ImageEncoder, SpeechDecoder
 from omni.weights import DEFAULT_MODEL
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from omni.llm.linear import Quantization
     from omni.llm.model import LanguageModel
     from omni.sequence import Layout
+    from runtime.drawing import Painters
 
 log = logging.getLogger(__name__)
+ImageBridge = Literal["auto", "adapter", "text"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Parts:
     warm_up: Callable[[], None] = lambda: None
     layout: Layout | None = None
     """How media stand in the LLM's sequences, for encoders that are bridged by embeddings."""
+    painters: Painters | None = None
+    """Who draws what is asked for; None: nobody, and the LLM answers such requests in words."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,12 @@ class Assembly:
     quantization: Quantization = "auto"
     max_context: int = 4096
     threads: int | None = None
+    pictures: str | None = None
+    """What draws: a directory of ``omni draw train`` or a pipeline of diffusers; None: ours."""
+    image_bridge: ImageBridge = "auto"
+    """How the LLM reads pictures; auto: by the adapter, with the LLM that it was measured with."""
+    ear: Path | None = None
+    """An audio adapter that hears its languages without Whisper's decoder; None: none does."""
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -57,10 +68,11 @@ class Assembly:
     def build(self) -> Parts:
         """Load every part; fetches what is not in the cache."""
         from decoders.kokoro import KokoroVoice
+        from decoders.pictures import Pictures
         from decoders.speech import VoiceRouter
         from decoders.voices import HibariVoice
         from encoders.audio import WhisperEncoder
-        from encoders.image import EfficientNetEncoder
+        from encoders.ear import Ear
         from encoders.turn import SmartTurn
         from encoders.vad import SileroVad
         from omni.llm.model import load
@@ -78,18 +90,35 @@ class Assembly:
             english.warm_up()
             others.warm_up("zh")
 
+        llm = load(
+            self.model,
+            device=self.device,
+            quantization=self.quantization,
+            max_context=self.max_context,
+            threads=threads,
+        )
         return Parts(
-            llm=load(
-                self.model,
-                device=self.device,
-                quantization=self.quantization,
-                max_context=self.max_context,
-                threads=threads,
+            llm=llm,
+            hearing=WhisperEncoder(
+                ensure("whisper-base"),
+                WhisperEncoder.Config(threads=threads),
+                Ear(self.ear) if self.ear else None,
             ),
-            hearing=WhisperEncoder(ensure("whisper-base"), WhisperEncoder.Config(threads=threads)),
             vad=SileroVad(),
             turn=SmartTurn(ensure("smart-turn-v3.2"), SmartTurn.Config(threads=threads)),
-            sight=EfficientNetEncoder(ensure("efficientnet-lite2")),
+            sight=self._sight(llm),
             voice=VoiceRouter([english, others]),
             warm_up=warm_up,
+            painters=Pictures(self.pictures, llm.name, self.device),
         )
+
+    def _sight(self, llm: LanguageModel) -> ImageEncoder:
+        from encoders.image import EfficientNetEncoder
+        from encoders.scene import SceneEncoder
+        from omni.weights import ensure
+
+        names = EfficientNetEncoder(ensure("efficientnet-lite2"))
+        measured = self.model == DEFAULT_MODEL
+        if self.image_bridge == "text" or (self.image_bridge == "auto" and not measured):
+            return names
+        return SceneEncoder(names, llm.embed)

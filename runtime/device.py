@@ -34,7 +34,9 @@ from omni.types import (
     Usage,
 )
 from runtime.assembly import Parts
+from runtime.drawing import Easel, announced, draw_for
 from runtime.prompt import HELPED, Fitted, Reading, Window, fit, unasked
+from runtime.search_tool import NAME, Findings
 from runtime.states import EAR_RATE, Answer, Job, Release, Session, now, report
 from runtime.worker import STOP, Call
 
@@ -57,9 +59,18 @@ class Device:
     """The thread, and all that runs on it."""
 
     def __init__(
-        self, parts: Parts, say: Callable[[Answer, Clause | ev.OutputEvent], None]
+        self,
+        parts: Parts,
+        say: Callable[[Answer, Clause | ev.OutputEvent], None],
+        easel: Easel,
+        find: Callable[[str], Findings | None],
     ) -> None:
-        """``say`` takes what goes to the mouth: clauses, and events that come after their sound."""
+        """``say`` takes what goes to the mouth: clauses, and events that come after their sound.
+
+        ``find`` searches for what a user wants to find, where there is something to search in.
+        """
+        self._find = find
+        self._easel = easel
         self._parts = parts
         self._reading = Reading.of(parts)
         self._to_mouth = say
@@ -232,6 +243,13 @@ class Device:
                 answer.end(ev.ResponseDone(start.response_id, "cancelled", Usage(), now()))
             return
         self._stop_preparing(session)
+        found = None if start.find is None else self._find(start.find)
+        if found is not None and (found.results or start.wish is None):
+            return self._show(answer, found)
+        if start.wish is not None and self._easel.there:
+            self._say(answer, announced(start.wish, self._easel.problem))
+            self._finish_words(answer)
+            return draw_for(answer, start.wish, self._easel, partial(self._to_mouth, answer))
         try:
             tokenizer, use = self._parts.llm.tokenizer, _use(start)
             tools = use.tools
@@ -250,6 +268,14 @@ class Device:
             self._weigh(key, session, fitted, tools, constraint, add)
         except Exception as error:
             self._fail(answer, error)
+
+    def _show(self, answer: Answer, found: Findings) -> None:
+        """Answer with what was found."""
+        response_id = answer.start.response_id
+        answer.emit(ev.ToolRan(response_id, NAME, found.arguments, found.output, now()))
+        self._say(answer, found.said)
+        self._finish_words(answer)
+        self._to_mouth(answer, ev.ResponseDone(response_id, "stop", Usage(), now()))
 
     def _add(self, answer: Answer, fitted: Fitted, constraint: Constraint | None) -> None:
         cache, sampling = answer.session.cache, answer.start.sampling

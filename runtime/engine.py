@@ -5,6 +5,7 @@
 - the *ears* thread resamples and runs voice activity detection, so that an interruption is noticed
   while the device computes;
 - the *mouth* thread synthesises speech, so that a slow voice stalls nobody's tokens;
+- the *easel* thread draws;
 - long recordings have a thread each, which cuts them into windows for the device thread.
 
 Each state has one owner. Commands come from any thread through `submit`; events go to the
@@ -22,15 +23,20 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from encoders.audio import joined
 from encoders.denoise import DenoisedVad, NoiseReduction
 from encoders.media import Resampler
 from omni import events as ev
+from omni.draw.words import PromptReader
 from omni.errors import BusyError
+from omni.search import Index
 from omni.types import AudioChunk, Clause, Message, Pcm, Sampling, Transcript
 from runtime.assembly import Parts
 from runtime.device import Device
+from runtime.drawing import Easel
+from runtime.search_tool import find
 from runtime.states import EAR_RATE, Answer, Job, Listener, Release, Session, now, report
 from runtime.worker import Worker
 
@@ -65,7 +71,15 @@ class Engine:
         self._mouth = Worker("mouth", self._speak)
         self._recordings = ThreadPoolExecutor(self.config.max_sessions, "omni-recordings")
         self._closing = False
-        self._device = Device(parts, lambda answer, what: self._mouth.put((answer, what)))
+        self.index: Index | None = None
+        """What is searched when users want to find something."""
+        self.easel = Easel(parts.painters, self._read_prompt)
+        self._device = Device(
+            parts,
+            lambda answer, what: self._mouth.put((answer, what)),
+            self.easel,
+            lambda request: None if self.index is None else find(self.index, request),
+        )
 
     def start(self, *, warm_up: bool = True) -> None:
         """Start the threads and warm every model up, so that the first turn is no slower."""
@@ -80,6 +94,7 @@ class Engine:
         self._closing = True
         self._ears.stop()
         self._recordings.shutdown(cancel_futures=True)
+        self.easel.close()
         self._device.stop()
         self._mouth.stop()
 
@@ -171,6 +186,10 @@ class Engine:
         while not self._device.generator.idle:
             self._device.generator.step()
         self._device.grammars.warm_up()
+
+    def _read_prompt(self, prompt: str) -> Tensor:
+        """The LLM's hidden states (L, D) of what is to be drawn."""
+        return self.on_device(lambda: PromptReader(self.parts.llm).read(prompt))
 
     # The ears
 

@@ -13,11 +13,14 @@ from pathlib import Path
 from fastapi import WebSocket
 
 from omni.errors import BusyError, OmniError
+from omni.search import Index
 from runtime.api.spoken import SpokenAnswers
 from runtime.auth import Identity, Keys
 from runtime.conversation import random_id
 from runtime.engine import Engine
 from runtime.metrics import Metrics
+from runtime.search import CacheFigures, open_index
+from runtime.search_tool import find
 from runtime.session import RealtimeSession
 from runtime.settings import Defaults
 from runtime.store import Keep, SessionStore
@@ -44,6 +47,8 @@ class ServerConfig:
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     media_hosts: tuple[str, ...] = ()
     tls: tuple[Path, Path] | None = None
+    index: Path | None = None
+    """Of what `omni.search` finds."""
 
 
 class Hub:
@@ -61,6 +66,8 @@ class Hub:
         """For what HTTP requests wait for: files, the device, the voices."""
         self.embedding = asyncio.Lock()
         """Texts of one request at a time, so that the others keep their threads."""
+        self.index: Index | None = None
+        """Of what can be found, once the server is ready."""
         self.problem: str | None = None
         self.ready = asyncio.Event()
         self._sessions: set[RealtimeSession] = set()
@@ -81,7 +88,12 @@ class Hub:
         def build() -> Engine:
             if self.store is not None:
                 self.store.start()
+            if self.config.index is not None:
+                self.index = open_index(self.config.index)
+                self.metrics.registry.register(CacheFigures(self.index))
+                find(self.index, "warm up")
             engine = self._build()
+            engine.index = self.index
             engine.start()
             return engine
 

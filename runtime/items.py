@@ -9,12 +9,16 @@ from dataclasses import dataclass, field, replace
 from reprlib import repr as short
 from typing import Any, Literal
 
+from omni.draw.wishes import Wish, described, wish
 from omni.errors import InputError
+from omni.search.asking import asked_to_find
 from omni.types import Message, Span, ToolCall
 from runtime.wire import Event, refuse_unknown
 
 Role = Literal["system", "user", "assistant"]
-Kind = Literal["message", "function_call", "function_call_output"]
+Kind = Literal[
+    "message", "function_call", "function_call_output", "image_generation_call", "mcp_call"
+]
 Status = Literal["in_progress", "completed", "incomplete"]
 _WORD = re.compile(r"\S+\s*")
 _ASIDE = re.compile(r" \([^)]*\)")
@@ -67,6 +71,13 @@ class Part:
             return self.span if self.span.text or self.span.embeds is not None else None
         return self.text
 
+    @property
+    def said(self) -> str | None:
+        """The words of it that the user said or wrote."""
+        if self.kind == "input_audio" and self.span is not None:
+            return self.span.text
+        return None if self.kind == "input_image" else self.text
+
     def record(self) -> Event:
         """As it is kept."""
         span = None
@@ -107,7 +118,9 @@ class Item:
     """One item of the conversation.
 
     A message has ``parts``; a function call ``call_id``, ``name`` and ``arguments`` (JSON text);
-    its output ``call_id`` and ``output``.
+    its output ``call_id`` and ``output``; a picture that was drawn has the words that it was drawn
+    from as ``arguments`` and a PNG file in base64 as ``output``. A tool that the server ran itself
+    is an ``mcp_call``, as OpenAI's protocol has it.
     """
 
     id: str
@@ -145,6 +158,11 @@ class Item:
             return head | call
         if self.kind == "function_call_output":
             return head | {"call_id": self.call_id, "output": self.output}
+        if self.kind == "image_generation_call":
+            return head | {"revised_prompt": self.arguments, "result": self.output or None}
+        if self.kind == "mcp_call":
+            call = {"name": self.name, "arguments": self.arguments, "server_label": "omni"}
+            return head | call | {"output": self.output or None}
         return head | {"role": self.role, "content": [part.wire() for part in self.parts]}
 
     def message(self) -> Message | None:
@@ -155,6 +173,8 @@ class Item:
             return Message("assistant", (), (ToolCall(self.call_id, self.name, self.arguments),))
         if self.kind == "function_call_output":
             return Message("tool", (self.output,), call_id=self.call_id)
+        if self.kind in ("image_generation_call", "mcp_call"):
+            return None  # the words beside it say what it shows
         if self.cut is not None:
             return Message(self.role, (self.cut,)) if self.cut else None
         read = [part.read() for part in self.parts]
@@ -228,6 +248,36 @@ def read_items(items: Sequence[Item]) -> list[Message]:
         else:
             messages.append(message)
     return messages
+
+
+def asked_picture(items: Sequence[Item]) -> Wish | None:
+    """The picture that the last message asks for, if it does.
+
+    What was drawn in the turn before it may be drawn anew: "make it blue".
+    """
+    said = _last_said(items)
+    if said is None:
+        return None
+    before = None
+    for item in reversed(items[:-1]):
+        if item.kind == "image_generation_call":
+            before = described(item.arguments)
+        elif item.role == "assistant":
+            continue
+        break
+    return wish(said, before)
+
+
+def asked_thing(items: Sequence[Item]) -> str | None:
+    """What the last message asks to find, if it does."""
+    said = _last_said(items)
+    return None if said is None else asked_to_find(said)
+
+
+def _last_said(items: Sequence[Item]) -> str | None:
+    if not items or items[-1].role != "user" or items[-1].kind != "message":
+        return None
+    return " ".join(part.said for part in items[-1].parts if part.said)
 
 
 def _share(text: str, share: float) -> str:

@@ -19,7 +19,7 @@ from omni.errors import InputError, OmniError
 from omni.types import AudioChunk, Message, Sampling, Span, Usage
 from runtime.assembly import Assembly
 from runtime.engine import Engine
-from runtime.items import picture_note
+from runtime.items import read_picture
 from runtime.settings import INSTRUCTIONS
 from runtime.states import EAR_RATE
 
@@ -108,7 +108,7 @@ class Assistant:
             frame = load_image(image)
             [span] = self._engine.on_device(partial(parts.sight.encode, [frame]))
             seen.append(span.text or "")
-            spans.append(Span("image", picture_note(span.text or "")))
+            spans.append(read_picture(span) or "")
         if video is not None:
             clip = read_video(video)
             told = partial(describe, clip, parts.sight, parts.hearing)

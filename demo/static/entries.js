@@ -287,6 +287,35 @@ export class ToolEntry extends Entry {
   }
 }
 
+/** What a tool of the server's own has found: its pictures, with their names and prices. */
+export class FoundEntry extends ToolEntry {
+  constructor(id, name) {
+    super(id, name, null);
+    this.found = make("div", "omni-found");
+    this.element.append(this.found);
+  }
+
+  set output(text) {
+    super.output = text;
+    const { results = [] } = JSON.parse(text || "{}");
+    this.found.replaceChildren(...results.filter((one) => one.picture_url).map(figure));
+  }
+}
+
+function figure({ picture_url: url, title, seen, price, currency }) {
+  const whole = make("figure");
+  const image = make("img");
+  image.src = url;
+  image.alt = title || seen;
+  image.loading = "lazy";
+  const caption = make("figcaption");
+  caption.textContent = [title || seen, price && [price, currency].filter(Boolean).join(" ")]
+    .filter(Boolean)
+    .join(", ");
+  whole.append(image, caption);
+  return whole;
+}
+
 /** A picture that is being made: it sharpens until it is done. */
 export class PictureEntry extends Entry {
   url = null;

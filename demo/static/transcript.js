@@ -1,6 +1,6 @@
 // The conversation as it is seen: one entry per item, in the order of the conversation.
 
-import { MessageEntry, PictureEntry, ToolEntry, make } from "./entries.js";
+import { FoundEntry, MessageEntry, PictureEntry, ToolEntry, make } from "./entries.js";
 import { onLanguage, t } from "./i18n.js";
 import { SpokenWords } from "./words.js";
 
@@ -185,6 +185,12 @@ export class Transcript {
     if (item.type === "function_call") {
       const entry = known ?? this.#insert(new ToolEntry(item.id, item.name, item.call_id));
       if (item.arguments) entry.arguments = item.arguments;
+      return entry;
+    }
+    if (item.type === "mcp_call") {
+      const entry = known ?? this.#insert(new FoundEntry(item.id, item.name));
+      entry.arguments = item.arguments;
+      if (item.output) entry.output = item.output;
       return entry;
     }
     if (item.type === "image_generation_call") {

@@ -1,25 +1,29 @@
 """Sound into the LLM without a decoder in between: CTC over the LLM's own tokens.
 
-Whisper's encoder gives a state every 20 ms. The adapter says for every 40 ms which token of the LLM
+Whisper's encoder gives a state every 20 ms. The adapter says for every 80 ms which token of the LLM
 is spoken there, or none (CTC's blank). What the LLM reads is the expected embedding of each stretch
 that is not blank: where the adapter is sure, that is the token's own embedding; where it wavers,
 a mean of what it may have been, weighted by probability. One pass, nothing autoregressive.
 
 Sources: Graves et al., Connectionist Temporal Classification (ICML 2006); the blocks are those of
-Gulati et al., Conformer (2020), without relative positions, since Whisper's states know theirs.
+Gulati et al., Conformer (2020), without relative positions, since Whisper's states know theirs; the
+loss in the middle is that of Lee and Watanabe, Intermediate Loss Regularization (ICASSP 2021).
 
-Shape letters: B recordings, T states, S = T / 2 positions, E width of a state, W width of the
-adapter, U units with blank, N rows for the LLM, D width of the LLM.
+Shape letters: B recordings, T states, S = T / ``stride`` positions, E width of a state, W width of
+the adapter, U units with blank, N rows for the LLM, D width of the LLM.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from omni.adapters.files import not_an_adapter, read_adapter, write_adapter
 
 BLANK = 0
 
@@ -39,6 +43,7 @@ class AudioAdapter(nn.Module):
         layers: int = 4
         heads: int = 6
         kernel: int = 15
+        stride: int = 4
         expansion: int = 3
         dropout: float = 0.1
 
@@ -50,7 +55,10 @@ class AudioAdapter(nn.Module):
         super().__init__()
         self.config = config
         self.enter = nn.LayerNorm(config.states)
-        self.reduce = nn.Conv1d(config.states, config.width, 5, stride=2, padding=2)
+        reach = 2 * (config.stride // 2 + 1) + 1
+        self.reduce = nn.Conv1d(
+            config.states, config.width, reach, stride=config.stride, padding=reach // 2
+        )
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
         self.leave = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, len(config.units) + 1)
@@ -61,13 +69,26 @@ class AudioAdapter(nn.Module):
 
         ``lengths_B`` says how many of the T states count.
         """
-        x = self.reduce(self.enter(states_BTE).transpose(1, 2))
-        x = F.silu(x).transpose(1, 2)
-        counts_B = (lengths_B + 1) // 2
+        (_, last), counts_B = self.levels(states_BTE, lengths_B)
+        return last, counts_B
+
+    def levels(self, states_BTE: Tensor, lengths_B: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """As `forward`, but the log-probabilities after half of the blocks come too, first."""
+        real_BT = torch.arange(states_BTE.shape[1], device=states_BTE.device) < lengths_B[:, None]
+        x = self.enter(states_BTE) * real_BT[..., None]
+        x = F.silu(self.reduce(x.transpose(1, 2))).transpose(1, 2)
+        counts_B = (lengths_B + self.config.stride - 1) // self.config.stride
         real_BS = torch.arange(x.shape[1], device=x.device) < counts_B[:, None]
-        for block in self.blocks:
+        half = len(self.blocks) // 2
+        for block in self.blocks[:half]:
             x = block(x, real_BS)
-        return F.log_softmax(self.head(self.leave(x)).float(), -1), counts_B
+        middle = x
+        for block in self.blocks[half:]:
+            x = block(x, real_BS)
+        return (self._read(middle), self._read(x)), counts_B
+
+    def _read(self, x: Tensor) -> Tensor:
+        return F.log_softmax(self.head(self.leave(x)).float(), -1)
 
     def tokens(self, log_probs_SU: Tensor) -> list[int]:
         """The likeliest tokens of the LLM, by greedy CTC."""
@@ -123,3 +144,29 @@ def stretches(log_probs_SU: Tensor) -> list[tuple[int, int, int]]:
                 found.append((best[begin], begin, i))
             begin = i
     return found
+
+
+def save_adapter(
+    path: Path, adapter: AudioAdapter, texts: Sequence[bytes], card: Mapping[str, str]
+) -> None:
+    """Write weights with their units.
+
+    ``texts`` are the UTF-8 bytes of each unit; ``card`` says at least the ``languages``.
+    """
+    config = {**asdict(adapter.config), "texts": [text.hex() for text in texts]}
+    write_adapter(path, adapter, config, card)
+
+
+def load_adapter(path: Path) -> tuple[AudioAdapter, tuple[bytes, ...], dict[str, str]]:
+    """What `save_adapter` wrote: the adapter in float32, ready to hear; texts; card.
+
+    Raises `WeightsError` for any other file.
+    """
+    config, tensors, card = read_adapter(path)
+    try:
+        texts = tuple(bytes.fromhex(text) for text in config.pop("texts"))
+        adapter = AudioAdapter.Config(**{**config, "units": tuple(config["units"])}).build()
+        adapter.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise not_an_adapter(path, error) from error
+    return adapter.eval(), texts, card

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from omni.bench.wer import edits, words
 from omni.errors import MissingExtraError
 from omni.types import AudioChunk, Clause, Pcm
+from omni.wer import edits, words
 
 if TYPE_CHECKING:
     from encoders.audio import WhisperEncoder

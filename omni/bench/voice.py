@@ -24,10 +24,10 @@ import httpx
 import numpy as np
 import psutil
 
-from omni.bench.wer import edits, words
 from omni.client import AsyncOmniClient, Event, load_audio, speak_in_real_time
 from omni.errors import OmniError
 from omni.types import AudioChunk
+from omni.wer import edits, words
 
 STAGES = ("silence", "turn decision", "transcript", "first token", "first audio", "first audible")
 QUESTIONS_PER_SESSION = 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -27,8 +27,11 @@ from omni.data.sets import require
 from omni.data.texts import is_held_out
 from omni.data.things import Thing, photographs, things
 from omni.errors import MediaError, MissingExtraError
+from omni.types import Pixels
 
 SIDE = 224
+_EASY_SHAPES = ("circle", "rectangle", "triangle")
+_EASY_COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ def easy_vqa(part: str) -> Iterator[Sample]:
         random = Random(f"easy-vqa {number}")
         random.shuffle(pairs)
         data = (split / "images" / f"{number}.png").read_bytes()
+        thing = _shown(pairs, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
         for begin in range(0, len(pairs), 6):
             asked = [
                 Asked(q[0].upper() + q[1:], a, other(answers, a, random), "easy-vqa")
@@ -136,10 +140,31 @@ def easy_vqa(part: str) -> Iterator[Sample]:
                     "source": "easy-vqa",
                     "licence": "MIT",
                     "about": [a.about for a in asked],
+                    "things": [thing],
                     "split": part,
                 },
                 rejected=asked[-1].wrong,
             )
+
+
+def _shown(pairs: Sequence[tuple[str, str]], pixels: Pixels) -> list[Any]:
+    """The shape in a picture of easy-VQA, as in ``meta["things"]``: by its questions and pixels.
+
+    What no question tells is None.
+    """
+    known: dict[bool, str] = {}
+    for question, answer in pairs:
+        words = question.lower().rstrip("?").split()
+        denied = "not" in words or "no" in words
+        if answer in ("yes", "no") and (answer == "yes") == denied:
+            continue
+        for word in (*words, answer):
+            if word in _EASY_SHAPES or word in _EASY_COLOURS:
+                known[word in _EASY_SHAPES] = word
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    inside = np.abs(pixels.astype(int) - np.median(border, axis=0)).sum(axis=2) > 60
+    cell = [int(3 * at.mean() / len(pixels)) for at in np.nonzero(inside)]
+    return [known.get(True), "shape", known.get(False), cell]
 
 
 def photos(part: str, extra: Path | None = None) -> Iterator[Sample]:

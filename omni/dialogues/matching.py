@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from omni.wer import edits
+
 _WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"  # scripts without spaces: a character is a word
     r"|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+"
@@ -37,12 +39,7 @@ def contains(text: str, phrase: str) -> bool:
 def word_error(reference: str, heard: str) -> float:
     """Words that were replaced, left out or added, by the words of the reference."""
     wanted, got = words(reference), words(heard)
-    row = list(range(len(got) + 1))
-    for i, word in enumerate(wanted, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(got, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1] / len(wanted) if wanted else float(bool(got))
+    return edits(wanted, got) / len(wanted) if wanted else float(bool(got))
 
 
 def includes(there: Any, wanted: Any) -> bool:

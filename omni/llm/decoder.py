@@ -132,6 +132,10 @@ class Decoder:
         self._sin = sin.to(self._device, self._dtype)
         self.max_context = max_context
 
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Input embeddings of tokens (T, D), in float32."""
+        return self._embedding[torch.tensor(ids, device=self._embedding.device)].float()
+
     def new_cache(self) -> KVCache:
         """An empty cache for one sequence."""
         c = self.config

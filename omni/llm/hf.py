@@ -88,6 +88,14 @@ class HFModel:
         """Memory of the weights."""
         return sum(int(p.nbytes) for p in self._model.parameters())
 
+    @torch.inference_mode()
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Input embeddings of tokens (T, D), in float32."""
+        rows: Tensor = self._model.get_input_embeddings()(
+            torch.tensor(ids, device=self._model.device)
+        )
+        return rows.float()
+
     def new_cache(self) -> HFCache:
         """An empty cache for one sequence."""
         return HFCache(self._config)

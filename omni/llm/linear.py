@@ -11,9 +11,13 @@ same (rounded) weights, so that a model is the same model alone, in a batch and 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
@@ -205,7 +209,7 @@ def choose(
     *,
     two_copies: bool = True,
 ) -> Kernels:
-    """Kernels for ``quantization``; "auto" measures on a matrix of ``shape`` (about 0.5 s).
+    """Kernels for ``quantization``; "auto" measures on matrices of ``shape`` (about a second).
 
     A second copy of the weights is kept only if ``two_copies`` and one token gets at least 15 %
     faster by it. Raises `InputError` when the machine has no such kernel.
@@ -238,8 +242,20 @@ def choose(
 
 def _measured(shape: tuple[int, int], two_copies: bool) -> Kernels:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).mul_(0.02)
-    candidates: tuple[Kernel, ...] = ("int8", "fp16", "bf16")
-    linears = {k: build(k, weight, None) for k in candidates}
+    table = Int8Linear.quantise(weight)
+    makers: dict[Kernel, Callable[[], Linear]] = {
+        "int8": lambda: Int8Linear(table.clone(), len(weight), None),
+        "fp16": lambda: Fp16Linear(weight, None),
+        "bf16": lambda: DenseLinear(weight, None, torch.bfloat16),
+    }
+    # As in a whole pass, no matrix is still in a cache when its turn comes again: the kernels take
+    # turns, so that a part each is enough.
+    needed = _cache_bytes() / 2
+    linears: dict[Kernel, list[Linear]] = {}
+    for kernel, make in makers.items():
+        linears[kernel] = [make(), make()]
+        while sum(one.bytes for one in linears[kernel]) < needed:
+            linears[kernel].append(make())
     trials = [(k, n) for n in (1, 16) for k in linears if (k, n) != ("int8", 16)]
     best = _shortest(linears, trials, shape[1])
     prefill: Kernel = "fp16" if best["fp16", 16] <= best["bf16", 16] else "bf16"
@@ -250,19 +266,30 @@ def _measured(shape: tuple[int, int], two_copies: bool) -> Kernels:
 
 
 def _shortest(
-    linears: dict[Kernel, Linear], trials: list[tuple[Kernel, int]], k: int
+    linears: dict[Kernel, list[Linear]], trials: list[tuple[Kernel, int]], k: int
 ) -> dict[tuple[Kernel, int], float]:
-    """Shortest seconds of each (kernel, rows), the weights not in the processor's caches.
+    """Shortest seconds of each (kernel, rows), with another copy of the weights every time.
 
     The shortest, in turns, because whatever else runs on the machine only ever adds.
     """
     best = dict.fromkeys(trials, math.inf)
     inputs = {n: torch.randn(n, k) for _, n in trials}
-    flush = torch.ones(8 << 20)
+    supply = {kernel: itertools.cycle(copies) for kernel, copies in linears.items()}
     for _ in range(15):
         for kernel, n in trials:
-            flush.sum()
+            linear = next(supply[kernel])
             begin = time.perf_counter()
-            linears[kernel](inputs[n])
+            linear(inputs[n])
             best[kernel, n] = min(best[kernel, n], time.perf_counter() - begin)
     return best
+
+
+def _cache_bytes() -> int:
+    """Size of the processor's largest cache, where the system tells it."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    sizes = [64 << 20]
+    for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            text = file.read_text().strip()
+            sizes.append(int(text[:-1]) * units[text[-1]])
+    return min(max(sizes), 512 << 20)

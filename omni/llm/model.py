@@ -30,6 +30,8 @@ class _Network(Protocol):
 
     def new_cache(self) -> Cache: ...
 
+    def embed(self, ids: Sequence[int]) -> Tensor: ...
+
     def run(
         self, feeds: Sequence[Feed], *, all_logits: bool = False, hidden: bool = False
     ) -> Output: ...
@@ -69,6 +71,10 @@ class LanguageModel:
     def new_cache(self) -> Cache:
         """An empty KV cache for one session."""
         return self._network.new_cache()
+
+    def embed(self, text: str) -> Tensor:
+        """Input embeddings of the tokens of a text (T, D), in float32."""
+        return self._network.embed(self.tokenizer.encode(text))
 
     def run(
         self, feeds: Sequence[Feed], *, all_logits: bool = False, hidden: bool = False

@@ -56,13 +56,21 @@ class Mixing:
 
     @config
     class Config:
-        """Nothing to choose."""
+        """``shares`` by data set, in any unit; None: their sizes."""
+
+        shares: Mapping[str, float] | None = None
 
         def build(self, sizes: Mapping[str, int], micro_batches: int) -> Mixing:
-            """For data sets of these sizes."""
-            return Mixing(sizes, micro_batches)
+            """For data sets of these sizes. Raises `InputError` for shares of others."""
+            if self.shares is not None and self.shares.keys() != sizes.keys():
+                raise InputError(
+                    f"there are shares for {_list(self.shares)} and data for {_list(sizes)}; "
+                    "name the same in both",
+                    param="shares",
+                )
+            return Mixing(self.shares or sizes, micro_batches)
 
-    def __init__(self, sizes: Mapping[str, int], micro_batches: int) -> None:
+    def __init__(self, sizes: Mapping[str, float], micro_batches: int) -> None:
         self._sizes, self._count = dict(sizes), micro_batches
 
     def plan(self, random: Random) -> list[str]:
@@ -71,7 +79,7 @@ class Mixing:
         return random.choices(names, [self._sizes[n] for n in names], k=self._count)
 
     def shares(self) -> dict[str, float]:
-        """The sizes of the data, as shares; for reports: the loss is a mean over tokens."""
+        """What is drawn, as shares; for reports: the loss is a mean over tokens."""
         total = sum(self._sizes.values())
         return {name: size / total for name, size in self._sizes.items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
@@ -18,14 +18,15 @@ from omni.types import Modality
 class Media:
     """What a frozen encoder saw or heard: ``features`` (T, E), in the encoder's own width.
 
-    ``words`` are the tokens of its transcript or caption, for the losses of the bridges; ``times``
-    (begin, end) in seconds, needed within a clip.
+    ``words`` are the tokens of its transcript or caption, and ``facts`` the ``meta`` of its sample,
+    for the losses of the bridges; ``times`` (begin, end) in seconds, needed within a clip.
     """
 
     modality: Modality
     features: Tensor
     words: tuple[int, ...] = ()
     times: tuple[float, float] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def media(self) -> tuple[Media, ...]:

@@ -200,6 +200,15 @@ class OmniModel(nn.Module):
             )
         return [rows[i] for i in range(len(media))], terms
 
+    def bridge_losses(self, media: Sequence[Media]) -> dict[str, Term]:
+        """The bridges' own losses, without rows for the LLM."""
+        terms: dict[str, Term] = {}
+        for name, bridge in self.bridges.items():
+            own = [m for m in media if m.modality == name]
+            if own:
+                terms |= bridge(own, None)[1]
+        return terms
+
     def lay_out(self, examples: Sequence[Example], rows: Sequence[Tensor]) -> list[Interleaved]:
         """Each example as one sequence; ``rows`` are those of all their media, in order."""
         supply = iter(rows)

@@ -58,6 +58,20 @@ class Language:
 
 
 @config
+class BridgeLoss:
+    """The bridges' own losses alone: the LLM is not run, so that its size costs nothing."""
+
+    needs_reference = False
+
+    def loss(
+        self, model: OmniModel, items: Sequence[Item], reference: Tensor | None = None
+    ) -> Loss:
+        """The sum over units is 0; everything stands beside it."""
+        media = [m for e in cast(Sequence[Example], items) for m in e.media]
+        return Loss(torch.zeros((), device=model.device), model.bridge_losses(media))
+
+
+@config
 class Preference:
     """Direct preference optimisation (Rafailov et al., 2023) against the stage's first weights.
 

@@ -13,7 +13,7 @@ from omni.train.balance import AdaptiveBalance, Mixing, StepBalance
 from omni.train.config import config, positive, unknown
 from omni.train.data import Source
 from omni.train.model import OmniModel, Part
-from omni.train.objective import Language, Preference
+from omni.train.objective import BridgeLoss, Language, Preference
 from omni.train.optimiser import Optimiser
 
 
@@ -47,7 +47,7 @@ class Stage:
     data: Mapping[str, Any]
     steps: int
     balance: Mixing.Config | StepBalance.Config | AdaptiveBalance.Config = StepBalance.Config()
-    objective: Language | Preference = Language()
+    objective: Language | BridgeLoss | Preference = Language()
     train: tuple[Part, ...] = ("bridges", "heads")
     optimiser: Optimiser = Optimiser()
     micro_batches: int = 8

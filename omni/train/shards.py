@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from omni.adapters.units import Spelling
 from omni.data.sample import Medium, Sample
 from omni.data.shards import read_index, read_shards
 from omni.errors import InputError, MediaError, OmniError
@@ -33,7 +35,9 @@ class Shards:
         ``encoders`` by the kind of medium, as "module:factory"; a video takes those of pictures and
         of sound, with a frame every ``every`` seconds. ``cache`` of their features; None: under
         Omni's home. ``transcript`` is the field of a sample's ``meta`` with the words of its
-        medium, for the bridges' own losses.
+        medium, for the bridges' own losses; with ``units``, these are spelled in such tokens of the
+        LLM alone. Without ``preferences`` a worse answer that comes with a sample is not read, and
+        without ``text`` nothing but the media is, which is enough for `BridgeLoss`.
         """
 
         directory: str
@@ -41,14 +45,24 @@ class Shards:
         encoders: Mapping[str, str] = field(default_factory=dict)
         cache: str | None = None
         transcript: str = "transcript"
+        units: tuple[int, ...] = ()
         every: float = 1.0
+        preferences: bool = True
+        text: bool = True
 
         def build(self, model: OmniModel.Config, seed: int) -> Shards:
             """Open both directories. Raises `InputError` when one is missing or damaged."""
-            return Shards(self, ChatTokenizer(find(model.llm)), seed)
+            directory = find(model.llm)
+            return Shards(self, ChatTokenizer(directory), seed, directory)
 
-    def __init__(self, config: Config, tokenizer: ChatTokenizer, seed: int) -> None:
+    def __init__(
+        self, config: Config, tokenizer: ChatTokenizer, seed: int, directory: Path | None = None
+    ) -> None:
+        """``directory`` of the LLM is only needed for ``config.units``."""
         self._config, self._tokenizer, self._seed = config, tokenizer, seed
+        self._spell = tokenizer.encode
+        if config.units and directory is not None:
+            self._spell = Spelling(directory, config.units).encode
         self._directory = Path(config.directory).expanduser()
         self._held_out = Path(config.held_out).expanduser()
         if self._directory.resolve() == self._held_out.resolve():
@@ -88,20 +102,28 @@ class Shards:
     def item(self, sample: Sample) -> Item:
         """One sample. Raises `InputError` or `MediaError` for one that makes no sense."""
         words = str(sample.meta.get(self._config.transcript) or "")
-        tokens = tuple(self._tokenizer.encode(words)) if words else ()
+        tokens = tuple(self._spell(words)) if words else ()
         media = [
-            self._clip(medium) if medium.kind == "video" else self._encode(medium, tokens)
+            self._clip(medium)
+            if medium.kind == "video"
+            else self._encode(medium, tokens, facts=sample.meta)
             for medium in sample.media
         ]
+        if not self._config.text:
+            return Example(tuple(media))
         chosen = self._example(sample, media)
-        if sample.rejected is None:
+        if sample.rejected is None or not self._config.preferences:
             return chosen
         worse = replace(sample.messages[-1], parts=(sample.rejected,))
         other = replace(sample, messages=(*sample.messages[:-1], worse))
         return Pair(_last_learned(chosen), _last_learned(self._example(other, media)))
 
     def _encode(
-        self, medium: Medium, words: tuple[int, ...] = (), times: tuple[float, float] | None = None
+        self,
+        medium: Medium,
+        words: tuple[int, ...] = (),
+        times: tuple[float, float] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> Media:
         if medium.kind not in self._caches:
             raise InputError(
@@ -112,7 +134,7 @@ class Shards:
         features = self._caches[medium.kind].get(medium)
         if not len(features):
             raise MediaError(f"a {medium.format} {medium.kind} is empty")
-        return Media(medium.kind, features, words, times)
+        return Media(medium.kind, features, words, times, facts or {})
 
     def _clip(self, medium: Medium) -> Clip:
         """A video is what the encoders of pictures and of sound make of it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -15,8 +15,9 @@ from fastapi.responses import JSONResponse, Response
 
 from encoders.media import AudioWriter
 from omni import events as ev
+from omni.draw.wishes import Wish, wish
 from omni.errors import InputError, OmniError
-from omni.types import AudioChunk, Sampling, Usage
+from omni.types import AudioChunk, Message, Sampling, Usage
 from runtime.api.chat_body import ChatRequest
 from runtime.api.content import Reader
 from runtime.api.errors import describe_error
@@ -58,6 +59,7 @@ class _Said:
     text: str = ""
     sound: list[AudioChunk] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
 
 
@@ -91,6 +93,7 @@ class _Answering:
                 tools=body.tool_use,
                 schema=body.schema_of_answer,
                 keep_ratio=None,
+                wish=_wish(messages) if self._draws else None,
             )
             try:
                 async for event in slot.answer(start):
@@ -107,6 +110,8 @@ class _Answering:
                             said.calls.append(_call(event.name))
                         case ev.ToolCallEnded():
                             said.calls[event.index]["function"]["arguments"] = event.arguments
+                        case ev.PictureEnded():
+                            said.images.append(_image(event.data))
                         case ev.ResponseDone():
                             status, usage = event.reason, event.usage
                             if status == "failed":
@@ -122,6 +127,11 @@ class _Answering:
                     stages=said.stages,
                 )
                 self._hub.metrics.spoke(sum(chunk.seconds for chunk in said.sound))
+
+    @property
+    def _draws(self) -> bool:
+        """Whether a picture may be the answer: not where a form was asked for."""
+        return not self._body.tool_use.tools and self._body.schema_of_answer is None
 
     def _sampling(self) -> Sampling:
         body, default = self._body, self._hub.config.defaults.sampling
@@ -149,6 +159,8 @@ class _Answering:
         }
         if said.calls:
             message["tool_calls"] = said.calls
+        if said.images:
+            message["images"] = said.images
         # An answer in a language that no voice knows stays text.
         if self._body.audio is not None and self._body.speaks and said.sound:
             message["content"] = None
@@ -208,6 +220,8 @@ class _Answering:
             case ev.AudioDelta():
                 data = encode_base64(WireFormat().encode(event.chunk))
                 return {"audio": {"id": self._audio_id, "data": data}}
+            case ev.PictureEnded():
+                return {"images": [_image(event.data)]}
             case ev.ToolCallStarted():
                 return {"tool_calls": [{"index": event.index, **self._said.calls[event.index]}]}
             case ev.ToolCallDelta():
@@ -251,6 +265,19 @@ def _call(name: str) -> dict[str, Any]:
         "type": "function",
         "function": {"name": name, "arguments": ""},
     }
+
+
+def _image(data: bytes) -> dict[str, Any]:
+    url = f"data:image/png;base64,{encode_base64(data)}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _wish(messages: Sequence[Message]) -> Wish | None:
+    """The picture that the last message asks for, perhaps as a change of the one before it."""
+    asked = [message.text for message in messages if message.role == "user"]
+    if not asked or messages[-1].role != "user":
+        return None
+    return wish(asked[-1], wish(asked[-2]) if len(asked) > 1 else None)
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

@@ -115,6 +115,23 @@ EMBEDDINGS: dict[str, Any] = {
     },
 }
 
+IMAGES: dict[str, Any] = {
+    "apple": {"summary": "One picture", "value": {"prompt": "a red apple"}},
+    "stars": {
+        "summary": "Two of them, with a seed",
+        "value": {"prompt": "三颗蓝色的星星", "n": 2, "size": "512x512", "seed": 7},
+    },
+}
+
+SEARCH: dict[str, Any] = {
+    "words": {
+        "summary": "By description, with a price",
+        "value": {"query": "red floral dress, long, under 50", "limit": 5},
+    },
+    "chinese": {"summary": "In Chinese", "value": {"query": "50元以下的红色连衣裙"}},
+    "picture": {"summary": "What looks alike", "value": {"image": _PIXEL}},
+}
+
 ANSWERS: dict[str, Any] = {
     "questions": {
         "summary": "Two questions about a recording",

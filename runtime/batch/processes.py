@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Self
 
 from omni.batch.options import Options
@@ -101,11 +102,16 @@ class Processes:
                 channel.close()
 
     def _feed(self, records: Iterable[Record | Unusable]) -> None:
-        for record in (*records, *[None] * len(self._processes)):
-            while not self._stop.value:
-                with contextlib.suppress(queue.Full):
-                    self._records.put(record, timeout=_TICK)
-                    break
+        try:
+            for record in chain(records, [None] * len(self._processes)):
+                while not self._stop.value:
+                    with contextlib.suppress(queue.Full):
+                        self._records.put(record, timeout=_TICK)
+                        break
+                if self._stop.value:
+                    return
+        except BaseException as error:
+            self._results.put(error if isinstance(error, OmniError) else OmniError(repr(error)))
 
 
 def _work(options: Options, records: Any, results: Any, stop: Any) -> None:

@@ -38,6 +38,8 @@ class BurstModel:
         self.languages = {"en": 1, "de": 2}
         self.batches = []
 
+    direct = frozenset()
+
     def text(self, tokens):
         return "".join(f" {token}" for token in tokens)
 
@@ -53,7 +55,9 @@ class BurstModel:
         unsure = 3 in tokens and window.language is None  # a short burst could be German
         whole = not (7 in tokens and window.mel.shape[1] < 1000)  # this one loops
         code = window.language or ("de" if unsure else "en")
-        return Attempt(tokens, 0.9, 0.0, code, not unsure, whole, starts, [0.9] * len(tokens))
+        return Attempt(
+            tokens, 0.9, 0.0, code, not unsure, whole, starts, [0.9] * len(tokens), self.text
+        )
 
 
 class BurstWhisper(WhisperEncoder):
@@ -251,8 +255,8 @@ def spoken():
 
 @pytest.mark.e2e
 def test_no_word_is_lost_or_doubled_at_the_cuts_of_a_long_file(spoken):
-    from omni.bench.wer import edits, words
     from omni.weights import ensure
+    from omni.wer import edits, words
 
     whisper = WhisperEncoder(ensure("whisper-base"))
     whole, onsets, pauses = [], [], (0.1, 0.3, 0.6, 1.5)

@@ -6,7 +6,16 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 
 from encoders.colour import colour_name, plain_colour, tones
-from encoders.image import EfficientNetEncoder, efficientnet_onnx, load_state, view
+from encoders.image import (
+    CHANNELS,
+    FEATURES,
+    FINE,
+    GRID,
+    EfficientNetEncoder,
+    efficientnet_onnx,
+    load_state,
+    view,
+)
 from encoders.media import load_image
 from encoders.vad import onnx_session
 from omni.errors import WeightsError
@@ -47,6 +56,26 @@ def parity(path: Path, size: int) -> float:
 @pytest.mark.parametrize("size", [224, 260])
 def test_the_graph_equals_the_original_implementation(weights, size) -> None:
     assert parity(weights, size) < 1e-4
+
+
+def test_the_map_is_what_the_logits_are_made_of(weights) -> None:
+    state = load_state(weights)
+    pixels = np.random.default_rng(1).integers(0, 256, (224, 224, 3), np.uint8)
+    cells = EfficientNetEncoder(weights).features(pixels)
+    assert cells.shape == (GRID * GRID, FEATURES)
+    logits = cells[:, :CHANNELS].mean(axis=0) @ state["_fc.weight"].T + state["_fc.bias"]
+    session = onnx_session(efficientnet_onnx(state), 2)
+    [expected] = session.run(["logits"], {"pixels": view(pixels, 224, whole=True)[None]})
+    assert np.abs(logits - expected[0]).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_colours_of_a_cell_are_those_of_its_place(weights) -> None:
+    pixels = np.full((224, 224, 3), 127, np.uint8)
+    pixels[40:48, 88:96] = (255, 127, 0)  # of cell (1, 2) the part in row 1 and column 3
+    cells = EfficientNetEncoder(weights).features(pixels)[:, CHANNELS:]
+    parts = cells.reshape(GRID, GRID, FINE, FINE, 3)
+    assert parts[1, 2, 1, 3] == pytest.approx([1.0, 0.0, -127 / 128])
+    assert np.count_nonzero(parts) == 2
 
 
 def test_a_file_that_holds_something_else_is_refused(tmp_path) -> None:

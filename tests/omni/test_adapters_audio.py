@@ -16,11 +16,12 @@ def tiny(**changes) -> AudioAdapter:
 
 def test_a_batch_gives_what_each_recording_gives_alone():
     adapter = tiny()
+    torch.nn.init.normal_(adapter.enter.bias)
     one, two = torch.randn(1, 9, 8), torch.randn(1, 20, 8)
     both = torch.zeros(2, 20, 8)
     both[0, :9], both[1] = one[0], two[0]
     together, counts = adapter(both, torch.tensor([9, 20]))
-    assert counts.tolist() == [5, 10]
+    assert counts.tolist() == [3, 5]
     for row, alone in ((together[0], one), (together[1], two)):
         single, count = adapter(alone, torch.tensor([alone.shape[1]]))
         torch.testing.assert_close(row[: int(count)], single[0], rtol=1e-4, atol=1e-5)
@@ -62,7 +63,7 @@ def test_the_llm_reads_a_tokens_own_embedding_where_it_is_sure_and_a_mean_where_
 
 
 def test_it_learns_to_spell_what_it_hears():
-    adapter = tiny().train()
+    adapter = tiny(stride=2).train()
     patterns = torch.randn(4, 8)
     optimiser = torch.optim.Adam(adapter.parameters(), 1e-2)
     generator = torch.Generator().manual_seed(1)

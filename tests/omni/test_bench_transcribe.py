@@ -8,8 +8,8 @@ import pytest
 
 from omni.bench.ct2 import read_variables, torch_state
 from omni.bench.transcribe import Sample, measure, recording, render, sentences
-from omni.bench.wer import edits, words
 from omni.errors import WeightsError
+from omni.wer import edits, words
 
 
 @pytest.mark.parametrize(

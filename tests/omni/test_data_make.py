@@ -7,6 +7,7 @@ from struct import pack
 import data_tiny
 import numpy as np
 import pytest
+from PIL import Image
 
 from omni.data import knowledge, phrases, voices
 from omni.data.conversations import Questions, Text
@@ -286,15 +287,19 @@ def test_easy_vqa_keeps_its_own_split(home: Path) -> None:
     folder = home / "data/sets/easy-vqa/easy_vqa/data"
     for split, count in (("train", 8), ("test", 3)):
         (folder / split / "images").mkdir(parents=True)
-        (folder / split / "images" / "0.png").write_bytes(b"png")
+        picture = Image.new("RGB", (64, 64), "white")
+        picture.paste("red", (46, 4, 60, 18))
+        picture.save(folder / split / "images" / "0.png")
         rows = [f'["is there a circle {i}?", "yes", 0]' for i in range(count)]
+        rows[0] = '["what color is the circle?", "red", 0]'
         (folder / split / "questions.json").write_text(f"[{', '.join(rows)}]")
     (folder / "answers.txt").write_text("yes\nno\nred\n")
     train, test = list(easy_vqa("train")), list(easy_vqa("held_out"))
     assert [len(s.messages) for s in train] == [12, 4]
     assert [len(s.messages) for s in test] == [6]
     assert train[0].messages[0].parts[0] == 0
-    assert train[0].messages[0].text.startswith("Is there a circle")
+    assert any("there a circle" in m.text for m in train[0].messages)
+    assert train[0].meta["things"] == [["circle", "shape", "red", [0, 2]]]
 
 
 def test_files_are_read_out_of_qt_resources() -> None:

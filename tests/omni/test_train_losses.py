@@ -15,7 +15,7 @@ from omni.train.contrastive import Contrastive, hard_negatives, info_nce, same_t
 from omni.train.data import Batches, Clip, Counter, Example, Media, Pair, bucket
 from omni.train.metrics import read
 from omni.train.model import LoRA
-from omni.train.objective import Language, Preference
+from omni.train.objective import BridgeLoss, Language, Preference
 from omni.train.optimiser import Optimiser, Schedule
 from omni.train.recipe import Recipe, Stage
 from omni.train.run import train
@@ -139,9 +139,9 @@ def test_the_ctc_bridge_is_ctc_over_the_tokens_of_the_llm():
     torch.manual_seed(0)
     units = (16, 17, 18)
     sizes = AudioAdapter.Config(
-        units=units, states=WIDTH, width=12, layers=1, heads=2, kernel=3, dropout=0.0
+        units=units, states=WIDTH, width=12, layers=2, heads=2, kernel=3, stride=2, dropout=0.0
     )
-    bridge = CTC.Config(adapter=sizes).build(32)
+    bridge = CTC.Config(adapter=sizes).build(32).eval()
     media = [
         Media("audio", torch.randn(9, WIDTH), (16, 18)),
         Media("audio", torch.randn(6, WIDTH), (17, 99)),
@@ -157,6 +157,41 @@ def test_the_ctc_bridge_is_ctc_over_the_tokens_of_the_llm():
         alone.append(F.ctc_loss(log_probs, wanted, counts, size, reduction="sum"))
     torch.testing.assert_close(terms["ctc"].mean, sum(alone) / 3)
     assert all(r.shape[1] == 32 for r in rows)
+    assert terms["middle"].weight == pytest.approx(0.3)
+    only, same = bridge(media, None)
+    assert only == []
+    torch.testing.assert_close(same["ctc"].mean, terms["ctc"].mean)
+
+
+def test_what_learns_hears_with_gaps():
+    sizes = AudioAdapter.Config(units=(16, 17), states=WIDTH, width=12, layers=2, heads=2)
+    bridge = CTC.Config(adapter=sizes, stretch=10, hide=5, blind=0.5).build(32)
+    states = torch.ones(2, 100, WIDTH)
+    hidden = bridge._hidden(states, torch.tensor([100, 60]))
+    assert (states == 1).all()
+    zero = hidden == 0
+    assert 0.2 < zero.all(1).float().mean() < 0.8
+    assert zero.all(2)[0].any()
+    assert not zero.all(2)[1, 70:].any() or zero[1].all()
+
+
+def test_the_bridges_own_losses_need_no_llm():
+    model = TinyModel(
+        bridges={
+            "audio": CTC.Config(
+                adapter=AudioAdapter.Config(
+                    units=(16, 17), states=WIDTH, width=12, layers=2, heads=2, kernel=3
+                )
+            )
+        }
+    ).build(1)
+    model.freeze(("bridges",))
+    model.causal.model = None
+    heard = Example((Media("audio", torch.randn(12, WIDTH), (16, 17)), Text((20,), learn=True)))
+    loss = BridgeLoss().loss(model, [heard])
+    assert float(loss.total) == 0
+    loss.beside["ctc"].mean.backward()
+    assert model.bridges["audio"].adapter.head.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("shape", ["cosine", "linear", "wsd"])

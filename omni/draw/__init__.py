@@ -1,0 +1,1 @@
+"""Drawing: what can be drawn, its pictures to learn from, the networks, and their training."""
