@@ -23,15 +23,11 @@ def short_window(seconds: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Tokens of the LLM, each with the second at which it is heard and how likely it is.
-
-    ``rows`` (N, D) are their expected embeddings, where the LLM's embeddings were given.
-    """
+    """Units (numbers of the adapter's), with the second at which each is heard and how likely."""
 
     units: list[int]
     starts: list[float]
     likely: list[float]
-    rows: torch.Tensor | None = None
 
 
 class Ear:
@@ -43,9 +39,7 @@ class Ear:
         self.languages = frozenset(self.card["languages"].split())
 
     @torch.inference_mode()
-    def hear(
-        self, states_TE: NDArray[np.float32], embedding_VD: torch.Tensor | None = None
-    ) -> Heard:
+    def hear(self, states_TE: NDArray[np.float32]) -> Heard:
         """What is said in states of the encoder."""
         states_1TE = torch.from_numpy(np.ascontiguousarray(states_TE, np.float32))[None]
         log_1SU, _ = self._adapter(states_1TE, torch.tensor([len(states_TE)]))
@@ -56,13 +50,8 @@ class Ear:
             [unit - 1 for unit, _, _ in found],
             [begin * step for _, begin, _ in found],
             likely,
-            None if embedding_VD is None else self._adapter.rows(log_1SU[0], embedding_VD),
         )
 
     def text(self, units: Sequence[int]) -> str:
         """The words that units (numbers in `Heard.units`) spell."""
         return b"".join(self._texts[unit] for unit in units).decode("utf-8", "replace")
-
-    def tokens(self, units: Sequence[int]) -> list[int]:
-        """The ids of units in the LLM's vocabulary."""
-        return [self._adapter.config.units[unit] for unit in units]

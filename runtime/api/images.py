@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -95,7 +95,8 @@ async def _drawn(
     for number in range(body.n or 1):
         pixels, known = await _paint(hub, wish, seed + number)
         about = _about(side or pixels.shape[0], body)
-        one = {"b64_json": _file(pixels, side, body), "revised_prompt": wish.prompt}
+        file = await _in_pool(hub, partial(_file, pixels, side, body))
+        one = {"b64_json": file, "revised_prompt": wish.prompt}
         data.append(one | {"known": known, "seed": seed + number})
     return {"created": int(time.time()), "data": data, **about}
 
@@ -128,12 +129,18 @@ async def _streamed(
                 # Evenly over the steps, the last of which is the picture itself.
                 due = (sent + 1) * step.steps / (wanted + 1)
                 if sent < wanted and step.pixels is not None and due <= step.step < step.steps:
-                    yield _event("partial_image", step.pixels, side, body, index=sent)
+                    event = partial(_event, "partial_image", step.pixels, side, body, index=sent)
+                    yield await _in_pool(hub, event)
                     sent += 1
             pixels, _ = await painting
-            yield _event("completed", pixels, side, body)
+            yield await _in_pool(hub, partial(_event, "completed", pixels, side, body))
         finally:
             painting.cancel()
+
+
+async def _in_pool(hub: Hub, make: Callable[[], str]) -> str:
+    """Files are made beside the event loop: a large one takes a tenth of a second."""
+    return await asyncio.get_running_loop().run_in_executor(hub.pool, make)
 
 
 def _end(steps: asyncio.Queue[Progress | None], painting: object) -> None:

@@ -33,15 +33,11 @@ def said(*units):
 def test_what_was_written_is_heard(tmp_path):
     write(tmp_path / "ear.safetensors")
     ear = Ear(tmp_path / "ear.safetensors")
-    embedding = torch.randn(80, 6)
-    heard = ear.hear(said(4, 0, 1, 2, 4, 3, 4), embedding)
+    heard = ear.hear(said(4, 0, 1, 2, 4, 3, 4))
     assert heard.units == [0, 1, 2, 3]
     assert ear.text(heard.units) == " café!"
-    assert ear.tokens(heard.units) == list(UNITS)
     assert heard.starts == pytest.approx([0.04, 0.08, 0.12, 0.20])
     assert all(p > 0.9 for p in heard.likely)
-    assert heard.rows.shape == (4, 6)
-    torch.testing.assert_close(heard.rows, embedding[list(UNITS)], rtol=0.1, atol=0.1)
     assert ear.languages == {"en"}
     assert ear.card == CARD
 
