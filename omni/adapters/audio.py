@@ -167,6 +167,8 @@ def load_adapter(path: Path) -> tuple[AudioAdapter, tuple[bytes, ...], dict[str,
         texts = tuple(bytes.fromhex(text) for text in config.pop("texts"))
         adapter = AudioAdapter.Config(**{**config, "units": tuple(config["units"])}).build()
         adapter.load_state_dict(tensors)
+        if "languages" not in card:
+            raise KeyError("languages")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise not_an_adapter(path, error) from error
     return adapter.eval(), texts, card

@@ -54,3 +54,11 @@ def test_another_file_is_refused(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(WeightsError, match="no such adapter"):
         Ear(path)
+
+
+def test_an_adapter_that_does_not_say_its_languages_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(CARD, "languages", "en")
+    del CARD["languages"]
+    write(tmp_path / "ear.safetensors")
+    with pytest.raises(WeightsError, match="languages"):
+        Ear(tmp_path / "ear.safetensors")
