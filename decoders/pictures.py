@@ -6,6 +6,7 @@ take its place.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -194,7 +195,8 @@ class Pictures:
     """Where a painter comes from, before it is loaded.
 
     ``source`` is a directory that ``omni draw train`` wrote, or a pipeline of diffusers, by
-    directory or hub id; None is what is installed. ``llm`` is the name of the shared LLM.
+    directory or hub id. None is what was trained here for the shared LLM, whose name is ``llm``, or
+    else what comes with the package.
     """
 
     source: str | None = None
@@ -207,8 +209,8 @@ class Pictures:
         if self.source is not None or self._folder() is not None:
             return None
         return (
-            "no picture decoder is installed here; train one with 'omni draw train', or start the "
-            "server with --pictures and a text-to-image pipeline of diffusers"
+            f"there is no picture decoder for {self.llm or 'this model'}; train one with "
+            "'omni draw train', or give --pictures a text-to-image pipeline of diffusers"
         )
 
     def load(self, read: Callable[[str], Tensor]) -> Painter:
@@ -222,10 +224,17 @@ class Pictures:
 
     def _folder(self) -> Path | None:
         if self.source is not None:
-            places = [Path(self.source).expanduser()]
-        else:
-            places = [SHIPPED, home() / "draw"]
-        return next((p for p in places if (p / "decoder.json").is_file()), None)
+            folder = Path(self.source).expanduser()
+            return folder if (folder / "decoder.json").is_file() else None
+        return next((p for p in (home() / "draw", SHIPPED) if self._made_for(p) == self.llm), None)
+
+    @staticmethod
+    def _made_for(folder: Path) -> str | None:
+        """The LLM that the decoder in a folder reads, if there is one."""
+        try:
+            return str(json.loads((folder / "decoder.json").read_text("utf-8"))["llm"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
 
 def enlarged(pixels: Pixels, side: int) -> Pixels:

@@ -106,6 +106,12 @@ class Easel:
             self._painter = self._painters.load(self._read)
         return self._painter
 
+    def warm_up(self) -> None:
+        """Begin to load the painter, so that the first picture is as fast as the others."""
+        if self._painters is not None and self.problem is None:
+            # What goes wrong is told to who first asks for a picture.
+            self._thread.submit(self.painter)
+
     def close(self) -> None:
         """Stop after the step in progress."""
         self._closing.set()

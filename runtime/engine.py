@@ -87,6 +87,7 @@ class Engine:
         self._ears.start()
         self._mouth.start()
         if warm_up:
+            self.easel.warm_up()
             self._device.call(self._warm_up)
 
     def close(self) -> None:

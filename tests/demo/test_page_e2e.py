@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import io
 import re
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from encoders.media import Resampler, read_audio, write_wav
+from omni.data.describe import COLOURS
 from omni.types import AudioChunk
 from support import DATA, chromium
 
@@ -198,3 +200,43 @@ def test_what_is_said_while_the_button_is_held_is_answered(server, tmp_path):
         page.wait_for_timeout(5000)
         page.mouse.up()
         until_said(page, r"56|fifty-six")
+
+
+def test_a_spoken_wish_is_drawn_and_changed(server, tmp_path):
+    with opened(server, recording(tmp_path / "microphone.wav", "star_slt")) as page:
+        page.evaluate(FORMS)
+        page.click("#omni-talk")
+        finished = ".omni-picture figure img[data-t-alt=pictureMade]"
+        page.wait_for_selector(finished, timeout=60_000)
+        page.fill("#omni-text", "Now make it blue.")
+        page.press("#omni-text", "Enter")
+        page.wait_for_function(
+            "(one) => document.querySelectorAll(one).length === 2", arg=finished, timeout=60_000
+        )
+        made = [image.get_attribute("src") for image in page.query_selector_all(finished)]
+        versions = page.evaluate("window.forms.length")
+        said = page.inner_text("#omni-log")
+    assert "yellow star" in said
+    assert "blue star" in said
+    # What is asked for stands in the middle, on white.
+    assert [nearest_colour(url) for url in made] == ["yellow", "blue"]
+    assert versions == 8, "three coarse versions before each picture"
+
+
+# Every version that an image was given. Of a thing that it is sure of, the first is like the last.
+FORMS = """() => {
+  window.forms = [];
+  const { set } = Object.getOwnPropertyDescriptor(HTMLImageElement.prototype, "src");
+  Object.defineProperty(HTMLImageElement.prototype, "src", {
+    ...Object.getOwnPropertyDescriptor(HTMLImageElement.prototype, "src"),
+    set(url) { window.forms.push(url); set.call(this, url); },
+  });
+}"""
+
+
+def nearest_colour(url):
+    picture = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
+    assert picture.size == (256, 256)
+    assert min(picture.getpixel((4, 4))) > 230
+    middle = np.median(np.asarray(picture)[108:148, 108:148].reshape(-1, 3), axis=0)
+    return min(COLOURS, key=lambda name: np.abs(middle - COLOURS[name]).sum())
