@@ -16,11 +16,11 @@ from encoders.media import load_image, open_container, read_audio
 from encoders.video import describe, read_video
 from omni import events as ev
 from omni.errors import InputError, OmniError
+from omni.prompts import INSTRUCTIONS
 from omni.types import AudioChunk, Message, Sampling, Span, Usage
 from runtime.assembly import Assembly
 from runtime.engine import Engine
 from runtime.items import read_picture
-from runtime.settings import INSTRUCTIONS
 from runtime.states import EAR_RATE
 
 MAX_SECONDS = 3600.0

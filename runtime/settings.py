@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from omni.errors import InputError
+from omni.prompts import INSTRUCTIONS
 from omni.types import Sampling, Tool, ToolUse
 from omni.weights import DEFAULT_MODEL
 from runtime.checks import check_response, check_session, known_voice
@@ -17,12 +18,6 @@ from runtime.turns import TurnDetection
 
 log = logging.getLogger(__name__)
 _BASE = TurnDetection()
-
-INSTRUCTIONS = (
-    "You are Omni, a friendly voice assistant. Answer in one or two short spoken sentences, in the "
-    "same language as the user."
-)
-"""Short on purpose: every word more cost the small default model right answers."""
 
 MAX_OUTPUT_TOKENS = 1024
 

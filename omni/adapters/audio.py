@@ -154,7 +154,7 @@ def save_adapter(
     ``texts`` are the UTF-8 bytes of each unit; ``card`` says at least the ``languages``.
     """
     config = {**asdict(adapter.config), "texts": [text.hex() for text in texts]}
-    write_adapter(path, adapter, config, card)
+    write_adapter(path, adapter.state_dict(), config, card)
 
 
 def load_adapter(path: Path) -> tuple[AudioAdapter, tuple[bytes, ...], dict[str, str]]:

@@ -9,16 +9,16 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from omni.errors import WeightsError
 
 
 def write_adapter(
-    path: Path, adapter: nn.Module, config: Mapping[str, Any], card: Mapping[str, str]
+    path: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any], card: Mapping[str, str]
 ) -> None:
     """Write weights with the options that they need; ``card`` says where they come from."""
-    tensors = {name: t.detach().half().contiguous() for name, t in adapter.state_dict().items()}
+    tensors = {name: t.detach().half().contiguous() for name, t in weights.items()}
     save_file(tensors, path, metadata={"config": json.dumps(config), **card})
 
 

@@ -219,7 +219,7 @@ def _an(word: Choice) -> str:
 
 def save_image_adapter(path: Path, adapter: ImageAdapter, card: Mapping[str, str]) -> None:
     """Write weights with their words; ``card`` says where they come from."""
-    write_adapter(path, adapter, asdict(adapter.config), card)
+    write_adapter(path, adapter.state_dict(), asdict(adapter.config), card)
 
 
 def load_image_adapter(path: Path) -> tuple[ImageAdapter, dict[str, str]]:

@@ -22,6 +22,7 @@ from omni.evaluate.samples import (
     spoken,
     turns,
 )
+from omni.prompts import INSTRUCTIONS
 from omni.types import Message, Modality, Span, Transcript
 
 T = TypeVar("T")
@@ -180,8 +181,6 @@ def _prompt(bridge: Bridge, asked: Asked) -> list[Message]:
 
 
 def _system() -> Message:
-    from runtime.settings import INSTRUCTIONS
-
     return Message("system", (INSTRUCTIONS,))
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from omni.errors import InputError
+from omni.sequence import MODALITIES
 
 
 class Cache(Protocol):
@@ -71,6 +72,11 @@ class Output:
     hidden: Tensor | None = None
 
 
+def is_picture(token: int) -> bool:
+    """Whether an id stands for a row of a picture's embeddings."""
+    return token < 0 and MODALITIES[-token & 3] == "image"
+
+
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the longest common beginning."""
     for i, (x, y) in enumerate(zip(a, b, strict=False)):
@@ -85,6 +91,8 @@ class Ids:
     def __init__(self) -> None:
         self.tokens: list[int] = []
         self.ahead: Tensor | None = None
+        self.first_picture: int | None = None
+        """Index of the first token that stands for a picture."""
         self._ends: list[int] = []
         """After each token, one more than the highest position so far."""
 
@@ -104,9 +112,16 @@ class Ids:
             return feed.positions
         return range(self.end, self.end + len(feed.tokens))
 
+    def pictures_from(self, feed: Feed) -> int | None:
+        """Index of the first token of a picture when ``feed`` is in the cache, if there is one."""
+        if self.first_picture is not None:
+            return self.first_picture
+        return next((self.length + i for i, t in enumerate(feed.tokens) if is_picture(t)), None)
+
     def append(self, feed: Feed) -> None:
         """Note that the tokens of ``feed`` are in the cache."""
         positions = self.positions(feed)
+        self.first_picture = self.pictures_from(feed)
         self.tokens.extend(feed.tokens)
         ends = accumulate((p + 1 for p in positions), max, initial=self.end)
         self._ends.extend(islice(ends, 1, None))
@@ -114,6 +129,8 @@ class Ids:
     def forget(self, length: int) -> None:
         """Keep the first ``length`` tokens."""
         del self.tokens[length:], self._ends[length:]
+        if self.first_picture is not None and self.first_picture >= length:
+            self.first_picture = None
 
 
 class KVCache(Ids):

@@ -21,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omni.errors import InputError
+from omni.errors import InputError, WeightsError
 from omni.llm.cache import Cache, Feed, KVCache, Output, check_feed
 from omni.llm.experts import ExpertsConfig
 from omni.llm.linear import Linear
+from omni.llm.updates import Acting, UpdatedLinear, Updates, acting_rows
 from omni.sequence import modalities
 
 
@@ -131,6 +132,37 @@ class Decoder:
         self._cos = cos.to(self._device, self._dtype)
         self._sin = sin.to(self._device, self._dtype)
         self.max_context = max_context
+        self._acting: Acting | None = None
+
+    def adapt(self, updates: Updates) -> int:
+        """From now on, let ``updates`` act from the first picture of every sequence on.
+
+        Gives the bytes that they take. Raises `WeightsError` where they do not fit.
+        """
+        acting, size = Acting(), 0
+        try:
+            for i, own in updates.layers.items():
+                layer = self._layers[i]
+                if not isinstance(layer.mlp, SwiGLU):
+                    raise ValueError(f"layer {i} has experts")
+                matrices = {
+                    "qkv": layer.qkv,
+                    "out": layer.out,
+                    "gate_up": layer.mlp.gate_up,
+                    "down": layer.mlp.down,
+                }
+                for name, (down, up) in own.items():
+                    pair = down.to(self._device, self._dtype), up.to(self._device, self._dtype)
+                    matrices[name] = UpdatedLinear(matrices[name], pair, acting)
+                    size += pair[0].nbytes + pair[1].nbytes
+                layer.qkv, layer.out = matrices["qkv"], matrices["out"]
+                layer.mlp = SwiGLU(matrices["gate_up"], matrices["down"])
+        except (IndexError, ValueError) as error:
+            raise WeightsError(
+                f"the updates are those of {updates.llm}; they do not fit this model ({error})"
+            ) from error
+        self._acting = acting
+        return size
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Input embeddings of tokens (T, D), in float32."""
@@ -151,6 +183,12 @@ class Decoder:
         then.
         """
         spans = self._check(feeds)
+        if self._acting is not None:
+            pictures = [
+                (begin, end, cache.pictures_from(feed))
+                for feed, (begin, end, cache) in zip(feeds, spans, strict=True)
+            ]
+            self._acting.rows = acting_rows(pictures, self._device)
         c = self.config
         ids_N = torch.tensor([t for feed in feeds for t in feed.tokens])
         x_ND = self._embed(ids_N, feeds)

@@ -19,6 +19,7 @@ from omni.llm.hf import HFModel
 from omni.llm.linear import QUANTIZATIONS, Quantization
 from omni.llm.loading import load_decoder
 from omni.llm.tokenizer import ChatTokenizer
+from omni.llm.updates import Updates
 from omni.types import Capabilities
 
 
@@ -85,6 +86,18 @@ class LanguageModel:
     def forward(self, feeds: Sequence[Feed]) -> Tensor:
         """Logits (B, V) in float32 after the last token of every feed that wants them."""
         return self.run(feeds).logits
+
+    def adapt(self, updates: Updates) -> None:
+        """Let low-rank updates act from the first picture of every sequence on, from now on.
+
+        Raises `WeightsError` where they are of another model.
+        """
+        if updates.llm != self.name or not isinstance(self._network, Decoder):
+            raise WeightsError(
+                f"the updates are those of {updates.llm}, the model is {self.name}; use that one, "
+                "or train others as docs/training.md says"
+            )
+        self._network.adapt(updates)
 
     def describe(self) -> Description:
         """What was loaded and how it computes."""

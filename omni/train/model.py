@@ -23,6 +23,7 @@ from omni.llm.model import find
 from omni.llm.tokenizer import ChatTokenizer
 from omni.sequence import (
     IGNORE,
+    MODALITIES,
     PADDING,
     Batch,
     Boundaries,
@@ -42,7 +43,7 @@ from omni.train.config import config, positive
 from omni.train.contrastive import Contrastive
 from omni.train.data import Clip, Example, Media
 from omni.train.extra import need
-from omni.types import Span
+from omni.types import Modality, Span
 from omni.weights import DEFAULT_MODEL
 
 T = TypeVar("T")
@@ -51,11 +52,17 @@ Part = Literal["bridges", "heads", "llm"]
 
 @config
 class LoRA:
-    """Low-rank updates of the LLM's matrices (Hu et al., 2021), by `peft`."""
+    """Low-rank updates of the LLM's matrices (Hu et al., 2021), by `peft`.
+
+    ``layers`` from that index on learn. With ``after`` they act from the first medium of that
+    modality on, as in `omni.llm.updates`; before it the LLM is what it was.
+    """
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
+    layers: int = 0
+    after: Modality | None = None
     targets: tuple[str, ...] = (
         *("q_proj", "k_proj", "v_proj", "o_proj"),
         *("gate_proj", "up_proj", "down_proj"),
@@ -144,6 +151,11 @@ class OmniModel(nn.Module):
             if config.contrastive is not None:
                 self.heads["contrastive"] = config.contrastive.build(width)
         self.lora = config.lora is not None
+        self._acting_BT1: Tensor | None = None
+        if config.lora is not None and config.lora.after is not None:
+            for name, module in self.llm.named_modules():
+                if name.endswith("lora_A.default"):
+                    module.register_forward_hook(lambda m, x, y: y * self._acting_BT1)
         if config.checkpointing:
             with warnings.catch_warnings():
                 # Newer versions of transformers have another name for it.
@@ -257,6 +269,8 @@ class OmniModel(nn.Module):
         if self.config.experts is not None:
             kinds_BT = modalities(batch.ids_BT)
             set_modalities(self.llm, kinds_BT.masked_fill(batch.segment_BT == PADDING, -1))
+        if self.config.lora is not None and self.config.lora.after is not None:
+            self._acting_BT1 = after(batch, self.config.lora.after)[..., None].float()
         states: Tensor = self.causal.model(**given, use_cache=False).last_hidden_state
         return states
 
@@ -298,6 +312,17 @@ class OmniModel(nn.Module):
                 p.copy_(values[name])
 
 
+def after(batch: Batch, modality: Modality) -> Tensor:
+    """Where in each sequence of a batch a medium of this modality has begun, (B, T) bool."""
+    began_BT = torch.zeros_like(batch.ids_BT, dtype=torch.bool)
+    is_BT = modalities(batch.ids_BT) == MODALITIES.index(modality)
+    for row, (is_T, segment_T) in enumerate(zip(is_BT, batch.segment_BT, strict=True)):
+        for number in segment_T.unique():
+            own = segment_T == number
+            began_BT[row, own] = is_T[own].cumsum(0) > 0
+    return began_BT
+
+
 def load_llm(directory: Path) -> Any:
     """A causal language model of transformers in float32. Raises `WeightsError`."""
     from transformers import AutoModelForCausalLM
@@ -320,6 +345,7 @@ def _with_lora(llm: Any, lora: LoRA, experts: bool) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets),
+        layers_to_transform=list(range(lora.layers, llm.config.num_hidden_layers)),
         exclude_modules=r".*\.mlp\.experts\..*" if experts else None,
     )
     with warnings.catch_warnings():

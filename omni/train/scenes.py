@@ -17,9 +17,11 @@ from omni.adapters.image import (
     FIELDS,
     ImageAdapter,
     Part,
+    load_image_adapter,
     rows,
     save_image_adapter,
 )
+from omni.errors import WeightsError
 from omni.llm.model import find
 from omni.llm.tokenizer import ChatTokenizer
 from omni.sequence import IGNORE
@@ -39,15 +41,25 @@ class Scenes(Bridge):
 
     @config
     class Config:
-        """``llm`` reads the sentences; ``blind`` is how likely a channel of a picture is hidden."""
+        """``llm`` reads the sentences; ``blind`` is how likely a channel of a picture is hidden.
+
+        ``start`` is the file of an adapter to begin with; None: random weights.
+        """
 
         adapter: ImageAdapter.Config
         llm: str = DEFAULT_MODEL
         blind: float = 0.1
+        start: str | None = None
 
         def build(self, width: int) -> Scenes:
-            """With random weights."""
-            return Scenes(self)
+            """Raises `WeightsError` where ``start`` is of other words or sizes."""
+            scenes = Scenes(self)
+            if self.start is not None:
+                begun, _ = load_image_adapter(Path(self.start))
+                if begun.config != self.adapter:
+                    raise WeightsError(f"{self.start} has other words or sizes than the recipe")
+                scenes.adapter.load_state_dict(begun.state_dict())
+            return scenes
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -68,7 +80,7 @@ class Scenes(Bridge):
         device = self.adapter.places.device
         map_BPE = torch.stack([m.features.float() for m in media]).to(device)
         mirrored = [False] * len(media)
-        if self.training:
+        if self.training and self.adapter.places.requires_grad:
             mirrored = (torch.rand(len(media)) < 0.5).tolist()
             map_BPE = self._varied(map_BPE, mirrored)
         scene = self.adapter(map_BPE)

@@ -38,6 +38,7 @@ class Shards:
         medium, for the bridges' own losses; with ``units``, these are spelled in such tokens of the
         LLM alone. Without ``preferences`` a worse answer that comes with a sample is not read, and
         without ``text`` nothing but the media is, which is enough for `BridgeLoss`.
+        ``instructions`` stand before every conversation.
         """
 
         directory: str
@@ -49,6 +50,7 @@ class Shards:
         every: float = 1.0
         preferences: bool = True
         text: bool = True
+        instructions: str = ""
 
         def build(self, model: OmniModel.Config, seed: int) -> Shards:
             """Open both directories. Raises `InputError` when one is missing or damaged."""
@@ -163,6 +165,8 @@ class Shards:
         place = torch.zeros(1, 1)
         order: list[Media | Clip] = []
         messages = []
+        if self._config.instructions:
+            messages.append(Message("system", (self._config.instructions,)))
         for message in sample.messages:
             parts: list[str | Span] = []
             for part in message.parts:

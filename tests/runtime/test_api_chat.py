@@ -297,7 +297,7 @@ def test_a_client_that_leaves_ends_its_answer(stream):
                 with client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as r:
                     assert r.status_code == 200, r.read()
                     next(r.iter_lines())
-                    assert server.engine.sessions == 1
+                    server.until(lambda: server.engine.sessions == 1, 3)
             else:
                 with pytest.raises(httpx.ReadTimeout):
                     client.post(f"{server.url}/v1/chat/completions", json=body, timeout=0.5)
