@@ -24,6 +24,7 @@ from omni.evaluate.command import evaluate
 from omni.search.commands import index_app
 from omni.sessions import KEEP, DataDir, KeepOption, parse_keep, sessions_app
 from omni.train.commands import train
+from omni.vision import caption, match, vqa
 from omni.weights import DEFAULT_MODEL
 from omni.weights.commands import models_app
 
@@ -48,6 +49,9 @@ app.add_typer(sessions_app, name="sessions")
 app.command()(batch)
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(caption)
+app.command()(vqa)
+app.command()(match)
 app.command("test")(play_dialogues)
 
 Model = Annotated[

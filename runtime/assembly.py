@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from runtime.drawing import Painters
 
 log = logging.getLogger(__name__)
+READER = "reader.safetensors"
+"""Updates of the default LLM that read what the image adapter says."""
 ImageBridge = Literal["auto", "adapter", "text"]
 
 
@@ -115,10 +118,14 @@ class Assembly:
     def _sight(self, llm: LanguageModel) -> ImageEncoder:
         from encoders.image import EfficientNetEncoder
         from encoders.scene import SceneEncoder
+        from omni.llm.updates import Updates
         from omni.weights import ensure
 
         names = EfficientNetEncoder(ensure("efficientnet-lite2"))
         measured = self.model == DEFAULT_MODEL
         if self.image_bridge == "text" or (self.image_bridge == "auto" and not measured):
             return names
+        if measured:
+            with as_file(files("omni.adapters") / "data" / READER) as path:
+                llm.adapt(Updates.load(path)[0])
         return SceneEncoder(names, llm.embed)

@@ -132,6 +132,18 @@ SEARCH: dict[str, Any] = {
     "picture": {"summary": "What looks alike", "value": {"image": _PIXEL}},
 }
 
+VISION: dict[str, Any] = {
+    "caption": {"summary": "Describe", "value": {"images": [_PIXEL]}},
+    "questions": {
+        "summary": "Ask, and match",
+        "value": {
+            "images": [_PIXEL],
+            "questions": ["Is there a red square?"],
+            "sentences": ["A red square.", "A cat on a sofa."],
+        },
+    },
+}
+
 ANSWERS: dict[str, Any] = {
     "questions": {
         "summary": "Two questions about a recording",

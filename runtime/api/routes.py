@@ -13,10 +13,11 @@ from runtime.api.search import router as search
 from runtime.api.sessions import router as sessions
 from runtime.api.speech import router as speech
 from runtime.api.transcriptions import router as transcriptions
+from runtime.api.vision import router as vision
 
 router = APIRouter()
 for part in (
-    *(models, chat, transcriptions, speech, images, answers, embeddings, search),
+    *(models, chat, transcriptions, speech, images, answers, embeddings, search, vision),
     *(client_secrets, sessions, docs),
 ):
     router.include_router(part)
