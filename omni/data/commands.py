@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from omni.data.sample import Sample
 
 data_app = typer.Typer(help="Fetch, make and look at data to train on.", no_args_is_help=True)
-KINDS = ("speech", "questions", "pictures", "easy-vqa", "photos", "text")
+KINDS = ("speech", "questions", "pictures", "easy-vqa", "photos", "text", "talk")
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 _To = Annotated[
@@ -167,6 +167,14 @@ def _make(
         )
         recipe = {"data": kind, "part": part, "photos": str(photos) if photos else None}
         return write_shards(found, folder / part, size=512, recipe=recipe)
+    if kind == "talk":
+        from omni.data.talk import talk
+        from omni.llm.model import load
+        from omni.weights import DEFAULT_MODEL
+
+        own = {"data": kind, "part": part, "seed": seed, "count": count, "llm": DEFAULT_MODEL}
+        samples = talk(load(DEFAULT_MODEL), part, count, seed)
+        return write_shards(samples, folder / part, size=64, recipe=own)
     makers: dict[str, Callable[..., Any]] = {
         "questions": conversations.Questions,
         "text": conversations.Text,

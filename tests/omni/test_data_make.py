@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fakes import ScriptedLlm
 from omni.data import knowledge, phrases, voices
 from omni.data.conversations import Questions, Text
 from omni.data.describe import COLOURS, article, plural
@@ -18,6 +19,7 @@ from omni.data.rooms import RATE, Place, coloured, echo, record
 from omni.data.sample import Sample
 from omni.data.shards import read_shards
 from omni.data.speech import PARTS, Speech, make_speech
+from omni.data.talk import talk
 from omni.data.texts import SOURCES, is_held_out, normal, sentences
 from omni.data.things import resources, things
 from omni.errors import InputError
@@ -315,3 +317,28 @@ def test_files_are_read_out_of_qt_resources() -> None:
     )
     assert list(resources(data + tree + content + names)) == [("cat.png", b"photo")]
     assert list(resources(b"something else entirely, long enough")) == []
+
+
+# -- talk ---------------------------------------------------------------------------------------
+
+
+def test_talk_after_a_picture_has_the_llms_own_answers() -> None:
+    asked: list[str] = []
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return "x" * 200 if "joke" in question else f"About: {question[:40]}"
+
+    llm = ScriptedLlm(answer)
+    samples = list(talk(llm, "train", 20))  # type: ignore[arg-type]
+    assert 10 < len(samples) <= 20
+    for sample in samples:
+        sample.check()
+        assert sample.messages[0].parts[0] == 0  # the picture comes first
+        question, said = sample.messages[-2:]
+        assert said.text == f"About: {question.text[:40]}"
+        # What was said about the picture was not seen when this was answered.
+        assert question.text in asked
+        assert "joke" not in "".join(m.text for m in sample.messages), "answers that do not end"
+    assert [s.id for s in talk(llm, "train", 20)] == [s.id for s in samples]  # type: ignore[arg-type]
+    assert {len(s.messages) for s in samples} > {2, 4}

@@ -1,9 +1,14 @@
 """Low-rank updates that read the image adapter's sentences: yes and no, numbers, places.
 
+A third of each step is talk about other things after a picture, answered as the LLM answers it
+without one, so that a picture changes nothing else.
+
 ```sh
 omni data pull clipart fluent easy-vqa
 omni data make pictures easy-vqa --count 4096
 omni data make pictures easy-vqa --part held_out
+omni data make talk --count 384
+omni data make talk --part held_out --count 32
 omni train reader --out runs/reader --budget 60     # and on with --resume
 ```
 """
@@ -12,7 +17,7 @@ from dataclasses import replace
 from importlib.resources import files
 
 from omni.prompts import INSTRUCTIONS
-from omni.train.balance import Mixing
+from omni.train.balance import AdaptiveBalance
 from omni.train.model import LoRA, OmniModel
 from omni.train.objective import Language
 from omni.train.optimiser import Optimiser, Schedule
@@ -42,9 +47,13 @@ recipe = Recipe(
     stages=(
         Stage(
             name="instruct",
-            data={"pictures": talk("pictures"), "easy-vqa": talk("easy-vqa")},
-            steps=200,
-            balance=Mixing.Config(shares={"pictures": 1, "easy-vqa": 1}),
+            data={
+                "pictures": talk("pictures"),
+                "easy-vqa": talk("easy-vqa"),
+                "text": talk("talk"),
+            },
+            steps=120,
+            balance=AdaptiveBalance.Config(),
             objective=Language(),
             train=("llm",),
             optimiser=Optimiser(
@@ -52,11 +61,11 @@ recipe = Recipe(
                 betas=(0.9, 0.98),
                 schedule=Schedule(shape="wsd", warmup=10, decay=0.3, floor=0.05),
             ),
-            micro_batches=2,
+            micro_batches=3,
             tokens=900,
             pool=64,
             held_out=16,
-            evaluate_every=50,
+            evaluate_every=30,
             save_every=10,
         ),
     ),
