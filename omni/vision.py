@@ -35,7 +35,9 @@ def caption(pictures: Files, model: Model = DEFAULT_MODEL, json: Json = False) -
 
 def vqa(
     picture: Annotated[Path, typer.Argument(help="A picture file.")],
-    questions: Annotated[list[str], typer.Argument(metavar="QUESTION...")],
+    questions: Annotated[
+        list[str], typer.Argument(metavar="QUESTION...", help="Questions about it, in quotes.")
+    ],
     model: Model = DEFAULT_MODEL,
     json: Json = False,
 ) -> None:
