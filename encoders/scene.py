@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from encoders.image import EfficientNetEncoder
-from omni.adapters.image import AFTER, BEFORE, Part, load_image_adapter, rows, text
+from omni.adapters.image import AFTER, BEFORE, Scene, load_image_adapter, rows, text
 from omni.types import Capabilities, ImageFrame, Pixels, Span
 
 SHIPPED = "image.safetensors"
@@ -41,11 +41,11 @@ class SceneEncoder:
     def __init__(
         self,
         network: EfficientNetEncoder,
-        embed: Callable[[str], torch.Tensor],
+        embed: Callable[[str], torch.Tensor] | None = None,
         path: Path | None = None,
         config: Config | None = None,
     ) -> None:
-        """``embed`` gives the LLM's embeddings (T, D) of a text.
+        """``embed`` gives the LLM's embeddings (T, D) of a text; None: its spans have words alone.
 
         ``path`` of what `omni.adapters.image.save_image_adapter` wrote; None: the one that ships.
         Raises `WeightsError`.
@@ -54,11 +54,13 @@ class SceneEncoder:
         self._network, self._embed = network, embed
         if path is None:
             with as_file(files("omni.adapters") / "data" / SHIPPED) as shipped:
-                self._adapter, self.card = load_image_adapter(shipped)
+                self.adapter, self.card = load_image_adapter(shipped)
         else:
-            self._adapter, self.card = load_image_adapter(path)
+            self.adapter, self.card = load_image_adapter(path)
         self.capabilities = Capabilities(
-            inputs=frozenset({"image"}), bridge="embeds", languages=frozenset({"en"})
+            inputs=frozenset({"image"}),
+            bridge="embeds" if embed else "text",
+            languages=frozenset({"en"}),
         )
 
     def encode(self, frames: Sequence[ImageFrame]) -> list[Span]:
@@ -67,25 +69,27 @@ class SceneEncoder:
 
     @torch.inference_mode()
     def _encode(self, frame: ImageFrame) -> Span:
-        sentence = self._sentence(frame)
+        scene = self.read(frame)
+        [sentence] = [[]] if scene is None else self.adapter.sentences(scene)
         if not sentence:
             return self._network.encode([frame])[0]
-        embeds = rows([BEFORE, *sentence, AFTER], self._embed)
+        embeds = rows([BEFORE, *sentence, AFTER], self._embed) if self._embed else None
         return Span("image", text(sentence), embeds, (frame.time, frame.time))
 
-    def _sentence(self, frame: ImageFrame) -> list[Part]:
-        """What the adapter says of a picture; nothing where the label is to be read."""
+    @torch.inference_mode()
+    def read(self, frame: ImageFrame) -> Scene | None:
+        """What the adapter sees, a batch of one; None where EfficientNet's label says more."""
         config = self.config
         if ground_share(frame.pixels) < config.plain:
-            return []
+            return None
         map_1PE = torch.from_numpy(self._network.features(frame.pixels))[None]
-        scene = self._adapter(map_1PE)
-        [sure] = self._adapter.sureness(scene)
+        scene = self.adapter(map_1PE)
+        [sure] = self.adapter.sureness(scene)
         if sure < config.least:
-            return []
+            return None
         if sure < config.sure and self._network.probabilities([frame]).max() >= config.label:
-            return []
-        return self._adapter.sentences(scene)[0]
+            return None
+        return scene
 
 
 def ground_share(pixels: Pixels) -> float:

@@ -343,6 +343,9 @@ def ask(
     speak: Annotated[
         Path | None, typer.Option(metavar="OUT.wav", help="Write the spoken answer here.")
     ] = None,
+    draw: Annotated[
+        Path, typer.Option(metavar="OUT.png", help="Where a picture goes that was asked for.")
+    ] = Path("out.png"),
     model: Model = DEFAULT_MODEL,
     device: Device = "auto",
     quantization: Quantization = "auto",
@@ -361,8 +364,11 @@ def ask(
             raise OmniError(f"there is no file {path}")
     if not question and not given:
         raise OmniError("there is nothing to answer: give a question, --audio, --image or --video")
-    if speak is not None and (speak.is_dir() or not speak.parent.is_dir()):
-        raise OmniError(f"cannot write to {speak}; --speak takes a file in a directory that exists")
+    for option, file in (("--speak", speak), ("--draw", draw)):
+        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+            raise OmniError(
+                f"cannot write to {file}; {option} takes a file in a directory that exists"
+            )
     from rich.console import Console
 
     from encoders.media import write_wav
@@ -388,6 +394,9 @@ def ask(
         )
     if speak is not None and answer.audio is not None:
         write_wav(speak, answer.audio)
+    if answer.picture is not None:
+        draw.write_bytes(answer.picture)
+        typer.echo(f"\n{draw}", nl=False, err=json)
     for warning in answer.warnings:
         typer.echo(f"\nNote: {warning}", err=True)
     if not json:
@@ -399,6 +408,7 @@ def ask(
             "transcript": answer.transcript,
             "seen": list(answer.seen),
             "speech": str(speak) if answer.audio is not None else None,
+            "picture": str(draw) if answer.picture is not None else None,
             "timings": {k: round(v, 3) for k, v in answer.timings.items()},
             "usage": {
                 "input_tokens": answer.usage.input_tokens,

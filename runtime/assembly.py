@@ -109,23 +109,30 @@ class Assembly:
             ),
             vad=SileroVad(),
             turn=SmartTurn(ensure("smart-turn-v3.2"), SmartTurn.Config(threads=threads)),
-            sight=self._sight(llm),
+            sight=sight_for(llm, self.model, self.image_bridge),
             voice=VoiceRouter([english, others]),
             warm_up=warm_up,
             painters=Pictures(self.pictures, llm.name, self.device),
         )
 
-    def _sight(self, llm: LanguageModel) -> ImageEncoder:
-        from encoders.image import EfficientNetEncoder
-        from encoders.scene import SceneEncoder
-        from omni.llm.updates import Updates
-        from omni.weights import ensure
 
-        names = EfficientNetEncoder(ensure("efficientnet-lite2"))
-        measured = self.model == DEFAULT_MODEL
-        if self.image_bridge == "text" or (self.image_bridge == "auto" and not measured):
-            return names
-        if measured:
-            with as_file(files("omni.adapters") / "data" / READER) as path:
-                llm.adapt(Updates.load(path)[0])
-        return SceneEncoder(names, llm.embed)
+def sight_for(llm: LanguageModel | None, model: str, bridge: ImageBridge = "auto") -> ImageEncoder:
+    """What sees for an LLM, which is adapted to it; for None, that which only gives words.
+
+    ``model`` is what the LLM was asked for by.
+    """
+    from encoders.image import EfficientNetEncoder
+    from encoders.scene import SceneEncoder
+    from omni.llm.updates import Updates
+    from omni.weights import ensure
+
+    names = EfficientNetEncoder(ensure("efficientnet-lite2"))
+    measured = model == DEFAULT_MODEL
+    if bridge == "text" or (bridge == "auto" and not measured):
+        return names
+    if llm is None:
+        return SceneEncoder(names)
+    if measured:
+        with as_file(files("omni.adapters") / "data" / READER) as path:
+            llm.adapt(Updates.load(path)[0])
+    return SceneEncoder(names, llm.embed)

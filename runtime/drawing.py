@@ -6,7 +6,7 @@ import io
 import logging
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
@@ -17,9 +17,9 @@ from torch import Tensor
 from decoders.pictures import Painter, Pixels, Progress, enlarged
 from omni import events as ev
 from omni.draw.subjects import COLOURS
-from omni.draw.wishes import Wish
+from omni.draw.wishes import Wish, wish
 from omni.errors import InputError, OmniError
-from omni.types import Usage
+from omni.types import Message, Usage
 from runtime.states import Answer, now
 
 log = logging.getLogger(__name__)
@@ -167,6 +167,14 @@ def encoded(pixels: Pixels, side: int | None = None, form: str = "png", quality:
     image = Image.fromarray(enlarged(pixels, side or pixels.shape[0]))
     image.save(file, FORMATS[form], **({} if form == "png" else {"quality": quality}))
     return file.getvalue()
+
+
+def wish_in(messages: Sequence[Message]) -> Wish | None:
+    """The picture that the last message asks for, perhaps as a change of the one before it."""
+    asked = [message.text for message in messages if message.role == "user"]
+    if not asked or messages[-1].role != "user":
+        return None
+    return wish(asked[-1], wish(asked[-2]) if len(asked) > 1 else None)
 
 
 def announced(wish: Wish, problem: str | None = None) -> str:

@@ -19,6 +19,7 @@ from omni.errors import InputError, OmniError
 from omni.prompts import INSTRUCTIONS
 from omni.types import AudioChunk, Message, Sampling, Span, Usage
 from runtime.assembly import Assembly
+from runtime.drawing import wish_in
 from runtime.engine import Engine
 from runtime.items import read_picture
 from runtime.states import EAR_RATE
@@ -31,14 +32,16 @@ MAX_SECONDS = 3600.0
 class Answer:
     """What came of one question.
 
-    ``seen`` says what was in the pictures and clips, ``audio`` is None unless it was asked for;
-    ``timings`` are seconds since the question.
+    ``seen`` says what was in the pictures and clips, ``audio`` is None unless it was asked for,
+    ``picture`` is a PNG file where one was asked for and could be drawn; ``timings`` are seconds
+    since the question.
     """
 
     text: str
     transcript: str | None
     seen: tuple[str, ...]
     audio: AudioChunk | None
+    picture: bytes | None
     usage: Usage
     timings: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -65,6 +68,8 @@ class Assistant:
         self._engine = Engine((assembly or Assembly()).build())
         self._messages: list[Message] = [Message("system", (instructions,))]
         self._events: queue.SimpleQueue[ev.OutputEvent] = queue.SimpleQueue()
+        self._drawn: Message | None = None
+        """The question before, where a picture answered it."""
         self._count = 0
 
     def __enter__(self) -> Assistant:
@@ -139,14 +144,17 @@ class Assistant:
             (*self._messages, question),
             sampling or Sampling(temperature=0.0),
             speak=speak,
+            wish=wish_in((question,) if self._drawn is None else (self._drawn, question)),
         )
         answer = self._collect(start, on_text, began, timings)
+        self._drawn = question if answer.picture else None
         self._messages += [question, Message("assistant", (answer.text,))]
         return Answer(
             answer.text,
             transcript,
             tuple(seen),
             answer.audio,
+            answer.picture,
             answer.usage,
             timings,
             answer.warnings,
@@ -163,6 +171,7 @@ class Assistant:
         words: list[str] = []
         sound: list[AudioChunk] = []
         warnings: list[str] = []
+        picture = None
         while True:
             event = self._events.get()
             match event:
@@ -174,6 +183,8 @@ class Assistant:
                 case ev.AudioDelta():
                     timings.setdefault("first_audio", event.at - began)
                     sound.append(event.chunk)
+                case ev.PictureEnded():
+                    picture = event.data
                 case ev.VoiceMissing(_, language, _):
                     warnings.append(f"no voice knows the language {language!r}")
                 case ev.ResponseDone():
@@ -189,6 +200,7 @@ class Assistant:
                         None,
                         (),
                         audio,
+                        picture,
                         event.usage,
                         {},
                         tuple(dict.fromkeys(warnings)),

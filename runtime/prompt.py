@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from omni.errors import InputError
 from omni.sequence import Interleaved, Layout, bridged, chat
-from omni.types import Message, Modality, Span, Tool
+from omni.types import Capabilities, Message, Modality, Span, Tool
 from omni.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from omni.llm.model import LanguageModel
     from runtime.assembly import Parts
 
 HELPED = frozenset({DEFAULT_MODEL})
@@ -59,14 +60,20 @@ class Reading:
     @classmethod
     def of(cls, parts: Parts) -> Reading:
         """As the parts' capabilities have it."""
-        llm = parts.llm
         encoders = (parts.hearing.capabilities, parts.sight.capabilities)
+        return cls.between(encoders, parts.llm, parts.layout)
+
+    @classmethod
+    def between(
+        cls, encoders: Iterable[Capabilities], llm: LanguageModel, layout: Layout | None = None
+    ) -> Reading:
+        """What can be read as embeddings of what these encoders give."""
         embedded = frozenset[Modality]().union(
             *(c.inputs for c in encoders if c.bridge == "embeds")
         )
         if not embedded or llm.capabilities.bridge != "embeds":
             return cls(llm.tokenizer)
-        return cls(llm.tokenizer, embedded, llm.width, parts.layout or Layout())
+        return cls(llm.tokenizer, embedded, llm.width, layout or Layout())
 
     def bridge(self, messages: Sequence[Message]) -> list[Message]:
         """The messages with every medium either as embeddings or as words."""

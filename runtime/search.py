@@ -1,15 +1,17 @@
 """The models behind `omni.search`: what EfficientNet sees, in the space of the sentence encoder.
 
-The match of picture and words needs no training: the probabilities of EfficientNet's thousand
-labels weigh the sentence vectors of the labels' names (and of their groups' names: "dog"), which
-puts the picture into the space of sentences. Another encoder of pictures that was trained for it
-can take the place of `LabelEncoder`; an index knows which models made its vectors.
+The probabilities of names weigh the sentence vectors of these names, which puts a picture into the
+space of sentences. For drawings, icons and clip art on a plain ground they are the names that the
+image adapter has learnt; for others, without training, EfficientNet's thousand labels and their
+groups ("dog"). Another encoder can take the place of `PictureEncoder`; an index knows which models
+made its vectors.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,9 +29,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from encoders.colour import colour_name
-from encoders.image import efficientnet_onnx, load_state, view
+from encoders.image import EfficientNetEncoder, efficientnet_onnx, load_state, view
+from encoders.scene import SceneEncoder
 from encoders.vad import onnx_session
 from omni import embedding
+from omni.adapters.image import Scene, text
 from omni.search import Encoded, Hit, Index
 from omni.types import ImageFrame, Pixels
 from omni.weights import CATALOG, ensure
@@ -43,6 +47,10 @@ _TEMPERATURE = 2.0
 """Above 1, so that the second and third label count beside a sure first one."""
 _SURE = 0.4
 """Probability from which a label names a picture."""
+_CERTAIN = 0.7
+"""How sure the image adapter has to be to name it against a label."""
+_PLACE = re.compile(r" (?:at the [a-z]+(?: [a-z]+)?|on the (?:left|right)|in the middle)(?=,|$)")
+"""Nobody looks for pictures by where in them something is."""
 _GROUND = 24
 """Up to which difference, of 255, a pixel is of the ground."""
 
@@ -54,7 +62,7 @@ def default_index() -> Path:
 
 def open_index(directory: Path | None = None, **options: Any) -> Index:
     """An index with the models of this version; ``options`` are those of `Index.open`."""
-    return Index.open(directory or default_index(), LabelEncoder(), **options)
+    return Index.open(directory or default_index(), PictureEncoder(), **options)
 
 
 def shown_at(hit: Hit) -> str | None:
@@ -83,24 +91,29 @@ class CacheFigures(Collector):
         yield from (counts, rates)
 
 
-class LabelEncoder:
-    """EfficientNet's labels and the sentence encoder as an `omni.search.ItemEncoder`.
+class PictureEncoder:
+    """What pictures show and the sentence encoder as an `omni.search.ItemEncoder`.
 
     Nothing is loaded before it is used; the weights are fetched then, too.
     """
 
     @dataclass(frozen=True, slots=True)
     class Config:
-        """Options. ``said`` is the share of words in the meaning of what has a picture, too."""
+        """Options. ``said`` is the share of words in the meaning of what has a picture, too.
+
+        Without ``adapter`` all pictures are read by EfficientNet's labels.
+        """
 
         threads: int = 2
         size: int = 224
         said: float = 0.6
+        adapter: bool = True
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
+        how = "scenes" if self.config.adapter else "labels"
         self.models = {
-            "pictures": f"labels-1 of {_version(_NETWORK)}",
+            "pictures": f"{how}-1 of {_version(_NETWORK)}",
             "words": _version(embedding.NAME),
         }
         self.widths = (embedding.DIMENSIONS, _LOOK)
@@ -144,7 +157,7 @@ class LabelEncoder:
 class _Sight:
     """EfficientNet with its labels in the space of sentences, and with its features."""
 
-    def __init__(self, config: LabelEncoder.Config) -> None:
+    def __init__(self, config: PictureEncoder.Config) -> None:
         import onnx
 
         state = load_state(ensure(_NETWORK))
@@ -159,9 +172,34 @@ class _Sight:
         random = np.random.Generator(np.random.PCG64(0))
         width = int(state["_fc.weight"].shape[1])
         self._projection = random.standard_normal((width, _LOOK)).astype(np.float32)
+        self._scenes: SceneEncoder | None = None
+        if config.adapter:
+            eye = EfficientNetEncoder.Config(config.threads, config.size)
+            # Unsure names say something, too, beside the labels.
+            both = SceneEncoder.Config(sure=0)
+            self._scenes = SceneEncoder(EfficientNetEncoder(ensure(_NETWORK), eye), config=both)
+            self._things = embedding.embedder().encode(self._scenes.adapter.config.names)
 
     def see(self, pixels: Pixels) -> tuple[Floats, Floats, str]:
         """What a picture shows, in the space of sentences (512,), its look (256,), and a name."""
+        meaning, look, name = self._labelled(pixels)
+        if self._scenes is not None and (scene := self._scenes.read(ImageFrame(pixels))):
+            [said] = self._scenes.adapter.sentences(scene)
+            [sure] = self._scenes.adapter.sureness(scene)
+            if said:
+                sentence = embedding.embedder().encode([_PLACE.sub("", text(said))])[0]
+                meaning = _unit(meaning + self._named(scene) + sentence)
+                name = text(said) if sure >= _CERTAIN or not name else name
+        return meaning, look, name
+
+    def _named(self, scene: Scene) -> Floats:
+        """The mean vector of the names in a picture."""
+        names_FC = scene.names_BFC[0].float().softmax(-1).numpy()
+        full = names_FC[names_FC[:, 0] < 0.5, 1:]
+        return _unit(full.sum(0) @ self._things)
+
+    def _labelled(self, pixels: Pixels) -> tuple[Floats, Floats, str]:
+        """By EfficientNet's labels alone."""
         batch = np.stack([view(pixels, self._size, whole) for whole in (False, True)])
         logits, features = self._session.run(self._outputs, {"pixels": batch})
         mean = logits.mean(axis=0)

@@ -68,6 +68,10 @@ def batch(
     txt: Annotated[Path | None, typer.Option(help="Directory for plain transcripts.")] = None,
     speak: Annotated[Path | None, typer.Option(help="Directory for spoken answers (WAV).")] = None,
     voice: Annotated[str | None, typer.Option(help="Of spoken answers.")] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(help="Directory for pictures (PNG) that are asked for."),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write all results as a table, too.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="The same as Parquet.")] = None,
     model: Annotated[
@@ -117,12 +121,14 @@ def batch(
         temperature=temperature,
         seed=seed,
         speak=speak,
+        draw=draw,
         voice=voice,
         workers=workers,
     )
     captions = {k: d for k, d in (("srt", srt), ("vtt", vtt), ("txt", txt)) if d is not None}
-    for name, directory in {**captions, **({"speak": speak} if speak else {})}.items():
-        check_directory(directory, f"--{name}")
+    for name, directory in {**captions, "speak": speak, "draw": draw}.items():
+        if directory is not None:
+            check_directory(directory, f"--{name}")
     if (csv or parquet) and out is None:
         raise InputError("--csv and --parquet are made of the file of results; add --out")
     if parquet:

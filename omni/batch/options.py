@@ -16,7 +16,8 @@ class Options:
 
     ``answer``: what is said in a recording is itself a question to answer. ``speakers``: label who
     speaks; ``speaker_count`` is how many there are, None: as many as are heard. ``speak`` is a
-    directory for spoken answers. ``together`` answers are written at the same time.
+    directory for spoken answers, ``draw`` one for pictures that are asked for; None: requests to
+    draw are questions like others. ``together`` answers are written at the same time.
     """
 
     model: str = DEFAULT_MODEL
@@ -34,6 +35,7 @@ class Options:
     temperature: float = 0.0
     seed: int = 0
     speak: Path | None = None
+    draw: Path | None = None
     voice: str | None = None
     workers: int = 1
     together: int = 4
@@ -56,6 +58,6 @@ class Options:
     @property
     def settings(self) -> dict[str, Any]:
         """Those that a result depends on, by their names."""
-        apart = {"device", "threads", "workers", "together", "speak"}
+        apart = {"device", "threads", "workers", "together", "speak", "draw"}
         chosen = {k: v for k, v in asdict(self).items() if k not in apart}
-        return {**chosen, "speak": self.speak is not None}
+        return {**chosen, "speak": self.speak is not None, "draw": self.draw is not None}

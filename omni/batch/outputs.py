@@ -15,7 +15,7 @@ from omni.types import Segment
 
 COLUMNS = (
     *("id", "status", "kinds", "paths", "seconds", "language", "transcript", "seen"),
-    *("ask", "answer", "speech", "error_code", "error"),
+    *("ask", "answer", "speech", "picture", "error_code", "error"),
 )
 """Of a table: a row for every question, one at least for every record."""
 
@@ -92,7 +92,7 @@ def rows(results: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             "error_code": error.get("code"),
             "error": error.get("message"),
         }
-        empty = {"ask": None, "answer": None, "speech": None}
+        empty = {"ask": None, "answer": None, "speech": None, "picture": None}
         for answer in result["answers"] or [{}]:
             yield {name: {**row, **empty, **answer}[name] for name in COLUMNS}
 

@@ -218,9 +218,9 @@ def _parsed(line: bytes, place: str, folder: Path, asks: tuple[str, ...]) -> Rec
                     media.append(Medium("text", text=one))
                 else:
                     media.append(Medium(kind, folder / Path(one).expanduser()))
-    if not media:
-        raise InputError(f"{place} names no medium; give one of {', '.join(KINDS)}")
     own = tuple(_strings(fields, "ask", place)) if "ask" in fields else asks
+    if not media and "ask" not in fields:
+        raise InputError(f"{place} names no medium; give one of {', '.join(KINDS)}, or 'ask'")
     language = fields.get("language")
     if language is not None and not isinstance(language, str):
         raise InputError(

@@ -106,6 +106,7 @@ SCHEMA: dict[str, Any] = {
                     },
                     {
                         "speech": {**_TEXT, "description": "File of the spoken answer."},
+                        "picture": {**_TEXT, "description": "File of what was drawn."},
                         "warning": {**_TEXT, "description": "Why it is not spoken."},
                     },
                 )

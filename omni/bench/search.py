@@ -31,9 +31,9 @@ def run(
     counts: Sequence[int], requests: int = 100, told: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """Latencies in milliseconds for each number of items; ``told`` hears how it goes on."""
-    from runtime.search import LabelEncoder, label_vectors
+    from runtime.search import PictureEncoder, label_vectors
 
-    encoder = LabelEncoder()
+    encoder = PictureEncoder()
     names, centres = label_vectors()
     random = Random(0)
     asked = [_request(random, names) for _ in range(requests)]

@@ -34,30 +34,47 @@ class Figures:
     """Of one picture, in the median."""
 
 
+class Gallery:
+    """Every subject in every colour, small: what a picture may show."""
+
+    def __init__(self, known: frozenset[str]) -> None:
+        """``known`` are the names of the subjects."""
+        self._all = [d for d in drawings() if d.count == 1 and d.subject.name in known]
+        self._table = np.stack([_small(d.render()) for d in self._all])
+
+    def prompts(self) -> dict[str, list[Drawing]]:
+        """What can be asked for, by kind.
+
+        Shapes, things as they are by nature, and in colours that were trained or held out.
+        """
+        kinds: dict[str, list[Drawing]] = {"shapes": [], "natural": [], "trained": []}
+        kinds["held out"] = []
+        for drawing in self._all:
+            if not drawing.mirrored:
+                kinds[_kind(drawing)].append(drawing)
+        return kinds
+
+    def nearest(self, pixels: NDArray[np.uint8]) -> Drawing:
+        """What a picture shows."""
+        return self._all[int(((self._table - _small(pixels)) ** 2).sum(1).argmin())]
+
+
 def evaluate(
     paint: Paint, known: frozenset[str], count: int = 60, seed: int = 0
 ) -> dict[str, Figures]:
-    """Draw up to ``count`` prompts of each kind.
-
-    The kinds: shapes, things as they are by nature, and in colours that were trained or held out.
-    """
-    gallery = [d for d in drawings() if d.count == 1 and d.subject.name in known]
-    table = np.stack([_small(d.render()) for d in gallery])
-    kinds: dict[str, list[Drawing]] = {"shapes": [], "natural": [], "trained": [], "held out": []}
-    for drawing in gallery:
-        if not drawing.mirrored:
-            kinds[_kind(drawing)].append(drawing)
+    """Draw up to ``count`` prompts of each kind of `Gallery.prompts`."""
+    gallery = Gallery(known)
     random = Random(seed)
     figures = {}
-    for kind, every in kinds.items():
+    for kind, every in gallery.prompts().items():
         if not every:
             continue
         right, seconds = [], []
         for drawing in random.sample(every, min(count, len(every))):
             begin = time.perf_counter()
-            made = paint(_wish(drawing), random.getrandbits(31))
+            made = paint(wish_of(drawing), random.getrandbits(31))
             seconds.append(time.perf_counter() - begin)
-            seen = gallery[int(((table - _small(made)) ** 2).sum(1).argmin())]
+            seen = gallery.nearest(made)
             right.append((seen.subject is drawing.subject, seen.colour == drawing.colour))
         marks = np.array(right, float).reshape(-1, 2)
         subject, colour = marks.mean(0)
@@ -66,16 +83,17 @@ def evaluate(
     return figures
 
 
+def wish_of(drawing: Drawing) -> Wish:
+    """The wish that it grants."""
+    return Wish(drawing.prompts[0], drawing.subject, drawing.colour, drawing.count)
+
+
 def _kind(drawing: Drawing) -> str:
     if drawing.subject.emoji is None:
         return "shapes"
     if drawing.colour is None:
         return "natural"
     return "held out" if drawing.held_out else "trained"
-
-
-def _wish(drawing: Drawing) -> Wish:
-    return Wish(drawing.prompts[0], drawing.subject, drawing.colour, drawing.count)
 
 
 def _small(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

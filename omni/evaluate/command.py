@@ -20,7 +20,10 @@ from omni.weights.store import home
 if TYPE_CHECKING:
     from omni.evaluate.run import Show
 
-PARTS = ("hearing", "questions", "photographs", "pictures", "easy-vqa", "text", "latency")
+PARTS = (
+    "hearing", "questions", "photographs", "pictures", "easy-vqa", "text", "drawing", "search",
+    "latency",
+)  # fmt: skip
 
 
 def evaluate(
@@ -98,7 +101,7 @@ def evaluate(
         typer.echo(f"Left out: {why}", err=True)
     if run.problems:
         typer.echo(
-            f"{len(run.problems)} bad samples do not count; the first: {run.problems[0]}", err=True
+            f"{len(run.problems)} could not be measured; the first: {run.problems[0]}", err=True
         )
     if json:
         result = {

@@ -10,8 +10,10 @@ from typing import TypeVar
 
 from omni.data.describe import COLOURS
 from omni.evaluate.bridges import Bridge
+from omni.evaluate.drawing import drawing
 from omni.evaluate.figures import Figure, quantile, ratio, share
 from omni.evaluate.judging import can_judge, in_place, is_right, key_words, word_errors
+from omni.evaluate.retrieval import search
 from omni.evaluate.run import Row, Run
 from omni.evaluate.samples import (
     Asked,
@@ -144,6 +146,8 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "pictures": pictures,
     "easy-vqa": easy_vqa,
     "text": text,
+    "drawing": drawing,
+    "search": search,
     "latency": latency,
 }
 

@@ -24,9 +24,17 @@ NEEDS = {
     "pictures": (("pictures", "held_out"),),
     "easy-vqa": (("easy-vqa", "held_out"),),
     "text": (("text", "held_out"),),
+    "drawing": (),
+    "search": (("pictures", "held_out"),),
     "latency": (("pictures", "held_out"),),
 }
 """What each part is measured on."""
+SETS = {
+    "photographs": ("foolbox",),
+    "drawing": ("fluent",),
+    "search": ("fluent", "clipart", "gcompris", "foolbox"),
+}
+"""The sets that are measured on as they are."""
 _MAKE = {
     "speech": "omni data make speech --part {} --hours 0.2",
     "questions": "omni data make questions --part {} --count 256",
@@ -60,8 +68,10 @@ class Asked:
 
 def check(data: Path, parts: Iterable[str]) -> None:
     """Raise `InputError` with the commands that make the data of ``parts`` that is not there."""
+    from omni.data.sets import require
     from omni.data.shards import INDEX
 
+    parts = list(parts)
     wanted = dict.fromkeys(need for part in parts for need in NEEDS[part])
     missing = [(kind, of) for kind, of in wanted if not (data / kind / of / INDEX).exists()]
     if missing:
@@ -72,6 +82,7 @@ def check(data: Path, parts: Iterable[str]) -> None:
             f"there is no data in {places} to measure on; make it with:\n  " + "\n  ".join(lines),
             param="data",
         )
+    require(dict.fromkeys(name for part in parts for name in SETS.get(part, ())))
 
 
 def turns(samples: Iterable[Sample]) -> list[Asked]:

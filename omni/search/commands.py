@@ -154,20 +154,6 @@ def search(
         typer.echo("Nothing fits.")
 
 
-@index_app.command("eval")
-def evaluate(
-    seed: Annotated[int, typer.Option(help="Which things stand for the seen kinds.")] = 0,
-    as_json: _Json = False,
-) -> None:
-    """Measure how often the right picture comes first, and among five, by its name."""
-    from omni.search.evaluate import render, run
-
-    result = run(seed)
-    typer.echo(render(result), err=as_json)
-    if as_json:
-        typer.echo(json.dumps(result))
-
-
 def _open(directory: Path | None, **options: bool) -> Index:
     from runtime.search import open_index
 

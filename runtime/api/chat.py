@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -15,9 +15,8 @@ from fastapi.responses import JSONResponse, Response
 
 from encoders.media import AudioWriter
 from omni import events as ev
-from omni.draw.wishes import Wish, wish
 from omni.errors import InputError, OmniError
-from omni.types import AudioChunk, Message, Sampling, Usage
+from omni.types import AudioChunk, Sampling, Usage
 from runtime.api.chat_body import ChatRequest
 from runtime.api.content import Reader
 from runtime.api.errors import describe_error
@@ -26,6 +25,7 @@ from runtime.api.media import MediaSource
 from runtime.api.models import check_model
 from runtime.api.slot import Slot, Stream, ready_hub, server_sent, while_connected
 from runtime.api.speech import check_voice
+from runtime.drawing import wish_in
 from runtime.formats import WireFormat
 from runtime.hub import Hub
 from runtime.wire import encode_base64
@@ -93,7 +93,7 @@ class _Answering:
                 tools=body.tool_use,
                 schema=body.schema_of_answer,
                 keep_ratio=None,
-                wish=_wish(messages) if self._draws else None,
+                wish=wish_in(messages) if self._draws else None,
             )
             try:
                 async for event in slot.answer(start):
@@ -270,14 +270,6 @@ def _call(name: str) -> dict[str, Any]:
 def _image(data: bytes) -> dict[str, Any]:
     url = f"data:image/png;base64,{encode_base64(data)}"
     return {"type": "image_url", "image_url": {"url": url}}
-
-
-def _wish(messages: Sequence[Message]) -> Wish | None:
-    """The picture that the last message asks for, perhaps as a change of the one before it."""
-    asked = [message.text for message in messages if message.role == "user"]
-    if not asked or messages[-1].role != "user":
-        return None
-    return wish(asked[-1], wish(asked[-2]) if len(asked) > 1 else None)
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from omni.errors import InputError
-from omni.types import Message
+from omni.prompts import INSTRUCTIONS as TALK
+from omni.types import Message, Span
 from runtime.batch.perceive import Perceived, by_time, moments, near
+from runtime.items import read_picture
 
 if TYPE_CHECKING:
     from omni.llm.tokenizer import ChatTokenizer
@@ -15,10 +17,6 @@ if TYPE_CHECKING:
 INSTRUCTIONS = (
     "You answer questions about recordings, pictures and texts. Use only what you are given. "
     "Answer in a few short sentences, in the language of the question."
-)
-TALK = (
-    "You are Omni, a friendly voice assistant. Answer in one or two short sentences, in the same "
-    "language as the user."
 )
 _NOTHING = "Nothing was said or shown."
 _NOTE = (
@@ -68,6 +66,9 @@ def ask(
         if not words.strip():
             raise InputError("no words were found, so there is no question to answer")
         return (yield _prompt(instructions or TALK, words))
+    shown = _pictures(perceived)
+    if (shown or not perceived) and fits(prompt := _prompt(instructions or TALK, *shown, question)):
+        return (yield prompt)
     at = moments(question)
     blocks = [_block(one, at, len(perceived) > 1) for one in perceived]
     lines = [line for block in blocks for line in block] or [_NOTHING]
@@ -85,6 +86,14 @@ def ask(
             )
         lines = [f"[Note {number}] {note}" for number, note in enumerate(notes, 1)]
     return (yield prompt)
+
+
+def _pictures(perceived: Sequence[Perceived]) -> list[Span]:
+    """Of a record that is nothing but pictures, these as in a conversation; else nothing."""
+    if any(one.kind != "image" for one in perceived):
+        return []
+    seen = (read_picture(span) for one in perceived for span in one.scenes)
+    return [span for span in seen if span is not None]
 
 
 def _heard(one: Perceived) -> list[str]:
@@ -119,8 +128,8 @@ def _about(lines: Sequence[str], question: str) -> str:
     return "\n".join(lines) + f"\n\n{question}"
 
 
-def _prompt(system: str, user: str) -> list[Message]:
-    return [Message("system", (system,)), Message("user", (user,))]
+def _prompt(system: str, *user: str | Span) -> list[Message]:
+    return [Message("system", (system,)), Message("user", user)]
 
 
 def _parts(lines: Sequence[str], fits: Callable[[list[str]], bool]) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -10,10 +11,12 @@ from omni.batch.options import Options
 from omni.types import ImageEncoder, SpeechDecoder
 
 if TYPE_CHECKING:
+    from decoders.pictures import Painter
     from encoders.batch import BatchTranscriber
     from encoders.speakers import SpeakerEncoder
     from omni.llm.linear import Quantization
     from omni.llm.model import LanguageModel
+    from runtime.prompt import Reading
 
 
 class Models:
@@ -21,6 +24,8 @@ class Models:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._loading = threading.Lock()
+        self._mind: tuple[LanguageModel, ImageEncoder] | None = None
 
     @cached_property
     def transcriber(self) -> BatchTranscriber:
@@ -38,11 +43,10 @@ class Models:
 
     @cached_property
     def sight(self) -> ImageEncoder:
-        """Sees."""
-        from encoders.image import EfficientNetEncoder
-        from omni.weights import ensure
+        """Sees, and says in words what."""
+        from runtime.assembly import sight_for
 
-        return EfficientNetEncoder(ensure("efficientnet-lite2"))
+        return sight_for(None, self._options.model)
 
     @cached_property
     def speakers(self) -> SpeakerEncoder:
@@ -52,19 +56,49 @@ class Models:
 
         return SpeakerEncoder(ensure("resemblyzer"))
 
-    @cached_property
+    @property
     def llm(self) -> LanguageModel:
         """Answers."""
+        return self._loaded()[0]
+
+    @property
+    def sight_of_llm(self) -> ImageEncoder:
+        """Sees for the LLM."""
+        return self._loaded()[1]
+
+    @cached_property
+    def reading(self) -> Reading:
+        """How the LLM reads what is seen."""
+        from runtime.prompt import Reading
+
+        return Reading.between([self.sight_of_llm.capabilities], self.llm)
+
+    @cached_property
+    def painter(self) -> Painter:
+        """Draws. Raises `InputError` where nothing does for this LLM."""
+        from decoders.pictures import Pictures
+        from omni.draw.words import PromptReader
+
+        llm = self.llm
+        return Pictures(None, llm.name).load(PromptReader(llm).read)
+
+    def _loaded(self) -> tuple[LanguageModel, ImageEncoder]:
+        """The LLM and what sees for it, whichever thread asks first."""
         from omni.llm.model import load
+        from runtime.assembly import sight_for
 
         options = self._options
-        return load(
-            options.model,
-            device=options.device,
-            quantization=cast("Quantization", options.quantization),
-            max_context=options.context,
-            threads=options.threads or cores(),
-        )
+        with self._loading:
+            if self._mind is None:
+                llm = load(
+                    options.model,
+                    device=options.device,
+                    quantization=cast("Quantization", options.quantization),
+                    max_context=options.context,
+                    threads=options.threads or cores(),
+                )
+                self._mind = llm, sight_for(llm, options.model)
+            return self._mind
 
     @cached_property
     def voice(self) -> SpeechDecoder:

@@ -251,10 +251,12 @@ class Batch:
     def _look_at(self, job: Job) -> None:
         began = time.monotonic()
         looked = False
+        asked = self._writing.questions(job)
         for one in job.perceived:
             if job.error is None and one.kind in ("image", "video"):
                 assert one.medium.path is not None
-                one.scenes = look(one.medium.path, one.kind, self._models.sight)
+                sight = self._models.sight_of_llm if asked else self._models.sight
+                one.scenes = look(one.medium.path, one.kind, sight)
                 looked = True
                 if one.kind == "video" and one.scenes:
                     last = one.scenes[-1].times

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from omni.batch.options import Options
+from omni.batch.outputs import beside
 from omni.batch.records import Record
+from omni.draw.wishes import Wish, wish
 from omni.errors import OmniError
 from omni.llm.generate import BatchGenerator
 from omni.types import Message, Sampling, Step
 from runtime.batch.asking import Asking, ask, fits
 from runtime.batch.models import Models
 from runtime.batch.perceive import Perceived
+from runtime.drawing import announced, encoded
 
 if TYPE_CHECKING:
     from encoders.speakers import SpeakerTurn
@@ -45,6 +48,8 @@ class _Slot:
     job: Job | None = None
     questions: list[str | None] = field(default_factory=list)
     asking: Asking | None = None
+    wish: Wish | None = None
+    """What was drawn for the question before."""
     tokens: list[int] = field(default_factory=list)
     began: float = 0.0
 
@@ -84,14 +89,14 @@ class Writing:
         if slot is None:
             slot = _Slot(self._models.llm.new_cache())
             self._slots.append(slot)
-        slot.job, slot.questions = job, self.questions(job)
+        slot.job, slot.questions, slot.wish = job, self.questions(job), None
         slot.began = time.monotonic()
         self._ask(slot, job)
 
     def step(self) -> Iterator[Job]:
-        """One pass of the model; the jobs that are done by it."""
+        """One pass of the model; the jobs that are done, by it or by drawing alone."""
         for slot in self._slots:
-            if slot.job is not None and slot.job.error is not None:
+            if slot.job is not None and (slot.job.error is not None or not slot.questions):
                 yield self._done(slot, slot.job)
         if self._generator is None or self._generator.idle:
             return
@@ -114,10 +119,51 @@ class Writing:
 
     def _ask(self, slot: _Slot, job: Job) -> None:
         """Begin the next question; what is wrong with it is then in the job."""
-        options = self._options
+        options, question = self._options, slot.questions[0]
+        slot.wish = self._wish(job, question, slot.wish)
+        if slot.wish is not None:
+            try:
+                drawn = self._drawn(job, slot.wish)
+            except OmniError as error:
+                job.error = error
+            else:
+                self._answered(slot, job, drawn)
+            return
         room = fits(self._models.llm, options.max_tokens)
-        slot.asking = ask(job.perceived, slot.questions[0], room, options.instructions)
+        slot.asking = ask(job.perceived, question, room, options.instructions)
         self._go_on(slot, job, None)
+
+    def _answered(self, slot: _Slot, job: Job, answer: dict[str, str]) -> None:
+        job.answers.append({"ask": slot.questions.pop(0), **answer})
+        if slot.questions:
+            self._ask(slot, job)
+
+    def _wish(self, job: Job, question: str | None, before: Wish | None) -> Wish | None:
+        """The picture that is asked for, perhaps as a change of the one ``before`` it."""
+        if self._options.draw is None:
+            return None
+        heard = (one.transcript.text for one in job.perceived if one.transcript)
+        return wish(" ".join(heard) if question is None else question, before)
+
+    def _drawn(self, job: Job, wanted: Wish) -> dict[str, str]:
+        """Draw into a file. Raises `OmniError` where it cannot be written."""
+        folder = self._options.draw
+        assert folder is not None
+        try:
+            painter = self._models.painter
+        except OmniError as error:
+            return {"answer": announced(wanted, str(error))}
+        pixels = painter.paint(wanted, seed=self._options.seed)
+        path = beside(folder, job.record.id, f".{len(job.answers) + 1}.png")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(pixels))
+        except OSError as error:
+            raise OmniError(
+                f"cannot write the picture: {error.strerror or error}; make room, or choose "
+                "another directory with --draw"
+            ) from None
+        return {"answer": announced(wanted), "picture": str(path)}
 
     def _go_on(self, slot: _Slot, job: Job, text: str | None) -> bool:
         """Give ``text`` to the question at hand; True when the job is done by that."""
@@ -125,19 +171,24 @@ class Writing:
         try:
             self._begin(slot, next(slot.asking) if text is None else slot.asking.send(text))
         except StopIteration as end:
-            job.answers.append({"ask": slot.questions.pop(0), "answer": end.value})
-            if slot.questions:
-                self._ask(slot, job)
+            self._answered(slot, job, {"answer": end.value})
         except OmniError as error:
             job.error = error
         return text is not None and (job.error is not None or not slot.questions)
 
     def _begin(self, slot: _Slot, prompt: Sequence[Message]) -> None:
         assert self._generator is not None
-        options, llm = self._options, self._models.llm
-        ids = llm.tokenizer.encode_chat(prompt)
+        options, reading = self._options, self._models.reading
+        read = reading.prompt(reading.bridge(prompt))
         slot.tokens = []
         sampling = Sampling(
             temperature=options.temperature, max_tokens=options.max_tokens, seed=options.seed
         )
-        self._generator.add(str(self._slots.index(slot)), ids, slot.cache, sampling)
+        self._generator.add(
+            str(self._slots.index(slot)),
+            read.ids,
+            slot.cache,
+            sampling,
+            embeds=read.embeds,
+            positions=read.aligned,
+        )

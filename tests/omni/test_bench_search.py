@@ -17,7 +17,7 @@ class Small:
 
 
 def test_latencies_are_measured_for_every_number_of_items(monkeypatch) -> None:
-    monkeypatch.setattr("runtime.search.LabelEncoder", Small)
+    monkeypatch.setattr("runtime.search.PictureEncoder", Small)
     monkeypatch.setattr(
         "runtime.search.label_vectors", lambda: (["cup", "shoe"], np.eye(4, dtype=np.float32)[:2])
     )

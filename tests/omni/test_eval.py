@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fakes import LoudnessHearing, LoudnessStream, ScriptedLlm, fake_parts
+from fakes import LoudnessHearing, LoudnessStream, ScriptedLlm, SizeSight, fake_parts
 from omni import types
 from omni.cli import app
 from omni.data.sample import Medium, Message, Sample
 from omni.data.shards import write_shards
+from omni.draw.pictures import Drawing
 from omni.errors import InputError, MediaError
 from omni.evaluate import bridges, command, parts
 from omni.evaluate.bridges import Bridge
 from omni.evaluate.figures import Figure, quantile, ratio, share
 from omni.evaluate.judging import can_judge, in_place, is_right, numerals, word_errors
 from omni.evaluate.report import markdown, plain, render
+from omni.evaluate.retrieval import first_places
 from omni.evaluate.run import Row, Run
 from omni.evaluate.samples import check, clips, names_of
 from omni.llm.model import Description
@@ -270,6 +272,48 @@ def test_bridges_are_timed_in_turns(data):
     assert [(row.bridge, row.figure.samples) for row in rows] == [("text", 3), ("adapter", 3)]
     until = {row.measure: row.figure.value for row in run.rows if row.bridge == "text"}
     assert until["picture, median"] < until["picture, to the first token, median"]
+
+
+class Painters:
+    """Draws shapes well, but for every blue one, which it draws red."""
+
+    name = "painter"
+    known = frozenset({"circle", "square"})
+
+    def load(self, read):
+        return self
+
+    def paint(self, wish, seed):
+        colour = "red" if wish.colour == "blue" else wish.colour
+        return Drawing(wish.subject, colour).render()
+
+
+class CircleSight(SizeSight):
+    """Takes everything for a circle."""
+
+    def encode(self, frames):
+        return [types.Span("image", "a circle in the middle", times=(0, 0)) for _ in frames]
+
+
+def test_what_is_drawn_is_judged_by_the_nearest_picture_and_by_the_adapter():
+    drawing = replace(fake_parts(), painters=Painters())
+    sees = Bridge("adapter", replace(drawing, sight=CircleSight()), frozenset({"image"}))
+    run = Run([by_words(lambda asked: ""), sees], None)
+    parts.drawing(run)
+    found = figures(run)
+    assert found["shapes: thing and colour, by the nearest picture"] == (22 / 24, 24, 0)
+    assert found["shapes: thing, by the image adapter"] == (0.5, 24, 0)
+    assert found["a picture, median"][1] == 24
+    none = Run([by_words(lambda asked: "")], None)
+    parts.drawing(none)
+    assert not none.rows
+    assert none.problems == ["drawing: nothing draws with this model"]
+
+
+def test_of_pictures_with_one_name_the_best_placed_counts():
+    names = ["cat", "dog", "cat"]
+    scores = np.array([[0.1, 0.5, 0.3], [0.2, 0.1, 0.4]], np.float32)
+    assert first_places(scores, ["cat", "dog"], names) == [1, 2]
 
 
 def test_the_same_seed_draws_the_same_samples():

@@ -11,7 +11,7 @@ pytest.importorskip("lancedb")
 from encoders.media import load_image
 from omni.cli import app
 from omni.search import Index, read_items
-from runtime.search import LabelEncoder, main_colours, open_index
+from runtime.search import PictureEncoder, main_colours, open_index
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
 
@@ -65,7 +65,7 @@ def test_words_of_items_are_found_across_languages(tmp_path: Path) -> None:
         "blue,Floral dress,45 EUR,blue,long,light\n"
         "mug,Mug,9 EUR,white,,ceramic cup\n"
     )
-    index = Index.open(tmp_path / "index", LabelEncoder(), create=True)
+    index = Index.open(tmp_path / "index", PictureEncoder(), create=True)
     index.build(read_items(table), lambda _: None)
     for request in ("red floral dress, long, under 50", "50欧元以下的红色长款碎花连衣裙"):
         hits = [hit.id for hit in index.search(request).hits]

@@ -13,11 +13,13 @@ from encoders.media import wav_bytes
 from fakes import ScriptedLlm
 from omni.batch import Medium, Options, Record, Unusable
 from omni.batch.schema import SCHEMA
+from omni.data.describe import COLOURS
 from omni.errors import InputError, OmniError
 from omni.types import AudioChunk, Capabilities, Segment, Span, Transcript
 from runtime.batch import Batch
 from runtime.batch.asking import ask
 from runtime.batch.perceive import Perceived, by_time, kind_of_file, look, moments, near
+from runtime.prompt import Reading
 
 
 class Transcripts:
@@ -69,6 +71,13 @@ class Voice:
         yield AudioChunk(np.zeros(2_400, np.float32), 24_000)
 
 
+class Painter:
+    """Paints in the colour of the wish."""
+
+    def paint(self, wish, seed):
+        return np.full((8, 8, 3), COLOURS[wish.colour], np.uint8)
+
+
 class Models:
     """Stand-ins; ``loaded`` says which were asked for."""
 
@@ -93,9 +102,21 @@ class Models:
         return Sight()
 
     @property
+    def sight_of_llm(self):
+        return self.sight
+
+    @property
     def llm(self):
         self.loaded.add("llm")
         return self._llm
+
+    @property
+    def reading(self):
+        return Reading.between([self.sight_of_llm.capabilities], self.llm)
+
+    @property
+    def painter(self):
+        return Painter()
 
 
 def write_wav(path, seconds):
@@ -147,6 +168,43 @@ def test_models_are_loaded_only_for_what_is_there(tmp_path):
     models = Models()
     run([Record("words", (Medium("text", text="Hi"),))], models)
     assert models.loaded == set()
+
+
+def test_pictures_are_drawn_where_they_are_asked_for_and_changed_by_the_next_question(tmp_path):
+    asks = ("Draw a red apple.", "Now make it blue.", "Why?", "Make it green.", "画一颗黄色的星星")
+    found = run([Record("a/b", (), asks)], draw=tmp_path)["a/b"]["answers"]
+    assert [a["ask"] for a in found] == list(asks)
+    drawn = [tmp_path / "a" / f"b.{n}.png" for n in (1, 2, 5)]
+    assert [a.get("picture") for a in found] == [*map(str, drawn[:2]), None, None, str(drawn[2])]
+    shown = [Image.open(path).getpixel((4, 4)) for path in drawn]
+    assert shown == [COLOURS["red"], COLOURS["blue"], COLOURS["yellow"]]
+    assert [a["answer"] for a in found[:3]] == [
+        "Here is a red apple.",
+        "Here is a blue apple.",
+        "I read: Why?",
+    ]
+    assert "星星" in found[4]["answer"]
+
+
+def test_without_a_place_for_pictures_nothing_is_drawn(tmp_path):
+    [answer] = run([Record("a", (), ("Draw a red apple.",))])["a"]["answers"]
+    assert answer == {"ask": "Draw a red apple.", "answer": "I read: Draw a red apple."}
+
+
+def test_a_picture_that_cannot_be_drawn_or_written_costs_that_alone(tmp_path):
+    class Unable(Models):
+        @property
+        def painter(self):
+            raise InputError("there is no picture decoder")
+
+    asks = ("Draw a red apple.", "Why?")
+    found = run([Record("a", (), asks)], Unable(), draw=tmp_path)["a"]["answers"]
+    assert found[0]["answer"] == "I cannot draw: there is no picture decoder."
+    assert found[1]["answer"] == "I read: Why?"
+    (tmp_path / "file").write_text("")
+    found = run([Record("a", (), asks), Record("b", (), ("?",))], draw=tmp_path / "file")
+    assert "cannot write the picture" in found["a"]["error"]["message"]
+    assert found["b"]["answers"]
 
 
 def test_media_of_one_record_are_told_apart_by_name(tmp_path):

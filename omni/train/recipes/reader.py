@@ -17,9 +17,9 @@ from dataclasses import replace
 from importlib.resources import files
 
 from omni.prompts import INSTRUCTIONS
-from omni.train.balance import AdaptiveBalance
+from omni.train.balance import AdaptiveBalance, Mixing
 from omni.train.model import LoRA, OmniModel
-from omni.train.objective import Language
+from omni.train.objective import Language, Preference
 from omni.train.optimiser import Optimiser, Schedule
 from omni.train.recipe import Recipe, Stage
 from omni.train.recipes.eye import adapter, data
@@ -66,6 +66,21 @@ recipe = Recipe(
             pool=64,
             held_out=16,
             evaluate_every=30,
+            save_every=10,
+        ),
+        Stage(
+            name="align",
+            data={name: replace(talk(name), preferences=True) for name in ("pictures", "easy-vqa")},
+            steps=30,
+            balance=Mixing.Config(shares={"pictures": 1, "easy-vqa": 1}),
+            objective=Preference(beta=0.1),
+            train=("llm",),
+            optimiser=Optimiser(llm_lr=5e-5, schedule=Schedule(shape="linear", warmup=3)),
+            micro_batches=2,
+            tokens=900,
+            pool=64,
+            held_out=16,
+            evaluate_every=10,
             save_every=10,
         ),
     ),
