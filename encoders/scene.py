@@ -83,7 +83,7 @@ class SceneEncoder:
         if ground_share(frame.pixels) < config.plain:
             return None
         map_1PE = torch.from_numpy(self._network.features(frame.pixels))[None]
-        scene = self.adapter(map_1PE)
+        scene: Scene = self.adapter(map_1PE)
         [sure] = self.adapter.sureness(scene)
         if sure < config.least:
             return None

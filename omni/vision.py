@@ -13,8 +13,7 @@ from omni.errors import InputError, MediaError
 from omni.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from omni.types import Span
-    from runtime.vision import Vision
+    from runtime.vision import Seen, Vision
 
 Files = Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Picture files.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="The language model.")]
@@ -87,8 +86,8 @@ def _vision(model: str) -> Vision:
     return Vision(assembly.build())
 
 
-def _look(vision: Vision, paths: list[Path], bad: list[Path]) -> Iterator[tuple[Path, Span | None]]:
-    """What is read of each picture; one that cannot be read is told and goes to ``bad``."""
+def _look(vision: Vision, paths: list[Path], bad: list[Path]) -> Iterator[tuple[Path, Seen]]:
+    """Look at each picture; one that cannot be read is told and goes to ``bad``."""
     from encoders.media import load_image
 
     for path in paths:

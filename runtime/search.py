@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,13 @@ def default_index() -> Path:
 
 def open_index(directory: Path | None = None, **options: Any) -> Index:
     """An index with the models of this version; ``options`` are those of `Index.open`."""
-    return Index.open(directory or default_index(), PictureEncoder(), **options)
+    return Index.open(directory or default_index(), picture_encoder(), **options)
+
+
+@cache
+def picture_encoder() -> PictureEncoder:
+    """The one that all in a process share."""
+    return PictureEncoder()
 
 
 def shown_at(hit: Hit) -> str | None:
@@ -84,10 +91,10 @@ class CacheFigures(Collector):
         rates = GaugeMetricFamily(
             "omni_search_cache_hit_rate", "Share of look-ups that were kept", labels=["cache"]
         )
-        for cache, figures in self._index.figures().items():
+        for name, figures in self._index.figures().items():
             for result in ("hits", "misses"):
-                counts.add_metric([cache, result], figures[result])
-            rates.add_metric([cache], figures["rate"])
+                counts.add_metric([name, result], figures[result])
+            rates.add_metric([name], figures["rate"])
         yield from (counts, rates)
 
 

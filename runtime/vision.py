@@ -1,8 +1,9 @@
 """What pictures show: captions, answers with their probability, and which sentences fit.
 
-A sentence fits a picture as far as the LLM finds it likelier behind this picture than behind none.
-That is pointwise mutual information, in nats a token, made a probability by a logistic curve
-(Platt, 1999) that was fitted to pictures and captions which training had not seen.
+How well a sentence fits a picture is read off two heads. The matching one is the LLM: how much
+likelier it finds the sentence behind this picture than behind none (pointwise mutual information,
+in nats a token). The contrastive one is the cosine of the two in the space of sentences, as the
+search has it. A logistic curve (Platt, 1999) makes one probability of both.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from omni.types import ImageFrame, Message, Span
 from runtime.assembly import Parts
 from runtime.items import read_picture
 from runtime.prompt import Reading
+from runtime.search import picture_encoder
 
 DESCRIBE = "Describe the picture."
 YES_OR_NO = (("Yes", "yes"), ("No", "no"))
@@ -48,15 +50,28 @@ def here(function: Callable[[], T]) -> T:
     return function()
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A picture, and what the LLM reads of it."""
+
+    frame: ImageFrame
+    span: Span | None
+
+
 class Vision:
     """Looks at pictures."""
 
     @dataclass(frozen=True, slots=True)
     class Config:
-        """The logistic curve of `match`, and how many tokens an answer may have."""
+        """The logistic curve of `match`, and how many tokens an answer may have.
 
-        slope: float = 4.0
-        middle: float = 0.5
+        Its ``information`` and ``cosine`` are by how much the log odds grow with each, ``odds`` are
+        the log odds where both are 0.
+        """
+
+        information: float = 4.0
+        cosine: float = 5.0
+        odds: float = -2.0
         most: int = 80
 
     def __init__(self, parts: Parts, config: Config | None = None, run: Run = here) -> None:
@@ -66,18 +81,18 @@ class Vision:
         self._parts, self._llm = parts, parts.llm
         self._reading = Reading.of(parts)
 
-    def see(self, frame: ImageFrame) -> Span | None:
-        """What the LLM reads of a picture."""
-        return read_picture(self._run(lambda: self._parts.sight.encode([frame]))[0])
+    def see(self, frame: ImageFrame) -> Seen:
+        """Look at a picture."""
+        return Seen(frame, read_picture(self._run(lambda: self._parts.sight.encode([frame]))[0]))
 
-    def caption(self, seen: Span | None) -> Answer:
+    def caption(self, seen: Seen) -> Answer:
         """The likeliest description."""
         return self.answer(seen, DESCRIBE)
 
-    def answer(self, seen: Span | None, question: str) -> Answer:
+    def answer(self, seen: Seen, question: str) -> Answer:
         """The likeliest answer to a question. Raises `InputError` for one that is too long."""
         cache = self._llm.new_cache()
-        logits_V = self._read(cache, seen, question)
+        logits_V = self._read(cache, seen.span, question)
         odds = logits_V.softmax(-1)
         tokens: list[int] = []
         likely = 0.0
@@ -95,15 +110,22 @@ class Vision:
             return Answer(text, max(yes, no) / (yes + no))
         return Answer(text, math.exp(likely))
 
-    def match(self, seen: Span | None, sentences: Sequence[str]) -> list[float]:
+    def match(self, seen: Seen, sentences: Sequence[str]) -> list[float]:
         """How probable it is that each sentence is true of a picture, 0 to 1."""
-        with_picture = self._likelihoods(seen, sentences)
-        without = self._likelihoods(None, sentences)
-        config = self.config
-        return [
-            1 / (1 + math.exp(-config.slope * (a - b - config.middle)))
-            for a, b in zip(with_picture, without, strict=True)
-        ]
+        config, found = self.config, []
+        for information, cosine in self.evidence(seen, sentences):
+            odds = config.odds + config.information * information + config.cosine * cosine
+            found.append(1 / (1 + math.exp(-odds)))
+        return found
+
+    def evidence(self, seen: Seen, sentences: Sequence[str]) -> list[tuple[float, float]]:
+        """Mutual information, in nats a token, and cosine of a picture and each sentence."""
+        behind = self._likelihoods(seen.span, sentences)
+        alone = self._likelihoods(None, sentences)
+        encoder = picture_encoder()
+        meaning_W = encoder.items([seen.frame], [""]).meaning[0]
+        cosines = encoder.words(sentences) @ meaning_W
+        return [(b - a, float(c)) for b, a, c in zip(behind, alone, cosines, strict=True)]
 
     def _likelihoods(self, seen: Span | None, sentences: Sequence[str]) -> list[float]:
         """Of each sentence as the description, in nats a token."""

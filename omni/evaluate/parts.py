@@ -6,9 +6,14 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from random import Random
+from typing import TypeVar, cast
+
+import numpy as np
+from PIL import Image
 
 from omni.data.describe import COLOURS
+from omni.data.pictures import draw as draw_shape
 from omni.evaluate.bridges import Bridge
 from omni.evaluate.drawing import drawing
 from omni.evaluate.figures import Figure, quantile, ratio, share
@@ -117,15 +122,22 @@ def easy_vqa(run: Run) -> None:
 
 
 def text(run: Run) -> None:
-    """What the LLM knows without media: choices by likelihood, and sums."""
+    """What the LLM knows without media, and after a picture: choices by likelihood, and sums."""
     every = list({a.question: a for a in turns(run.held_out("text"))}.values())
     choices = run.some([a for a in every if a.about.startswith("choice")], 240, 24)
-    for bridge in run.of("text"):
-        chosen = run.each(f"choices, {bridge.name}", choices, partial(_choose, bridge))
-        row = Row("text", "multiple choice (4 answers)", bridge.name)
-        run.add(row, choices, chosen, lambda a, one: one == _options(a)[a.right[0]], _share)
-    sums = [a for a in every if a.about in ("arithmetic", "comparison")]
-    _answers(run, "text", "sums and comparisons", run.some(sums, 120, 8), "text")
+    sums = run.some([a for a in every if a.about in ("arithmetic", "comparison")], 120, 8)
+    for name, modality in (("", "text"), (", after a picture", "image")):
+        for bridge in run.of(cast(Modality, modality)):
+            before = _shown_before(bridge) if name else []
+            measure = f"multiple choice (4 answers){name}"
+            choose = partial(_choose, bridge, before)
+            chosen = run.each(f"{measure}, {bridge.name}", choices, choose)
+            row = Row("text", measure, bridge.name)
+            run.add(row, choices, chosen, lambda a, one: one == _options(a)[a.right[0]], _share)
+            measure = f"sums and comparisons{name}"
+            prompt = partial(_text_prompt, before)
+            said = run.ask(measure, bridge, sums, prompt, _SHORT)
+            run.add(Row("text", measure, bridge.name), sums, said, _right, _share)
 
 
 def latency(run: Run) -> None:
@@ -188,9 +200,23 @@ def _system() -> Message:
     return Message("system", (INSTRUCTIONS,))
 
 
-def _choose(bridge: Bridge, asked: Asked) -> str:
+def _text_prompt(before: Sequence[Message], asked: Asked) -> list[Message]:
+    return [_system(), *before, Message("user", (asked.question,))]
+
+
+def _shown_before(bridge: Bridge) -> list[Message]:
+    """A red circle on white, and what is said of it."""
+    circle = draw_shape("circle", COLOURS["red"], Random(0))
+    picture = Image.new("RGB", circle.size, "white")
+    picture.paste(circle, mask=circle)
+    seen = bridge.see(np.asarray(picture))
+    parts = ("What is this?",) if seen is None else (seen, "What is this?")
+    return [Message("user", parts), Message("assistant", ("A red circle.",))]
+
+
+def _choose(bridge: Bridge, before: Sequence[Message], asked: Asked) -> str:
     alone = Asked(asked.question.split("\n")[0], asked.right)
-    return bridge.choose(_prompt(bridge, alone), list(_options(asked).values()))
+    return bridge.choose(_text_prompt(before, alone), list(_options(asked).values()))
 
 
 def _options(asked: Asked) -> dict[str, str]:

@@ -244,7 +244,9 @@ def test_only_what_an_adapter_changes_is_measured_of_it(data):
     adapter = Bridge("adapter", fake_parts(lambda asked: "Red, of course."), frozenset({"image"}))
     run = Run([text, adapter], data)
     parts.PARTS["text"](run)
-    assert {row.bridge for row in run.rows} == {"text"}
+    alone = {row.bridge for row in run.rows if "picture" not in row.measure}
+    after = {row.bridge for row in run.rows if "picture" in row.measure}
+    assert (alone, after) == ({"text"}, {"text", "adapter"})
     log = []
     run = Run([text, adapter], data, log=log.append)
     parts.pictures(run)
@@ -259,6 +261,8 @@ def test_the_likeliest_of_the_choices_counts(data):
     assert figures(run) == {
         "multiple choice (4 answers)": (1, 1, 0),
         "sums and comparisons": (1, 1, 0),
+        "multiple choice (4 answers), after a picture": (1, 1, 0),
+        "sums and comparisons, after a picture": (1, 1, 0),
     }
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from http_server import served
@@ -14,9 +15,25 @@ from typer.testing import CliRunner
 from fakes import ScriptedLlm, fake_parts
 from omni.errors import InputError
 from omni.llm.cache import Output
+from omni.search import Encoded
 from omni.types import ImageFrame
 from runtime.assembly import Parts
-from runtime.vision import Vision
+from runtime.vision import Seen, Vision
+
+
+class Meaning:
+    """Every picture means "wide"."""
+
+    def items(self, frames, words):
+        return Encoded(np.ones((len(frames), 1), np.float32), None, [], [])
+
+    def words(self, texts):
+        return np.array([[float(text == "wide")] for text in texts], np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _encoder(monkeypatch):
+    monkeypatch.setattr("runtime.vision.picture_encoder", Meaning)
 
 
 class Likes(ScriptedLlm):
@@ -74,18 +91,27 @@ def test_other_answers_have_that_of_their_words(parts):
 
 
 def test_a_sentence_fits_that_the_picture_makes_likelier(parts):
-    vision = Vision(parts, Vision.Config(slope=1.0, middle=0.0))
+    vision = Vision(parts, Vision.Config(information=1.0, cosine=0.0, odds=0.0))
     seen = vision.see(frame(60, 40))
     fits, other = vision.match(seen, ["60 by 40", "QQQQQQQQ"])
     assert fits > 0.8
     assert other < 0.5
-    assert vision.match(None, ["60 by 40"]) == [0.5]
+    assert vision.match(Seen(seen.frame, None), ["60 by 40"]) == [0.5]
+
+
+def test_a_sentence_fits_that_means_what_the_picture_shows(parts):
+    vision = Vision(parts, Vision.Config(information=0.0, cosine=2.0, odds=1.0))
+    seen = vision.see(frame(60, 40))
+    assert vision.match(seen, ["wide", "high"]) == [
+        pytest.approx(1 / (1 + torch.e**-3)),
+        pytest.approx(1 / (1 + torch.e**-1)),
+    ]
 
 
 def test_a_question_that_is_too_long_is_refused(parts):
     vision = Vision(parts)
     with pytest.raises(InputError, match="fewer words"):
-        vision.answer(None, "why? " * 2000)
+        vision.answer(vision.see(frame()), "why? " * 2000)
 
 
 def test_every_pass_goes_where_it_is_told_to(parts):

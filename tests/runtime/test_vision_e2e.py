@@ -82,7 +82,7 @@ def test_other_talk_after_a_picture_is_as_without_one(parts, shapes):
     bridge = Bridge("default", parts, frozenset())
     system = Message("system", (INSTRUCTIONS,))
     shown = [
-        Message("user", (shapes, "Is there a red shape?")),
+        Message("user", (shapes.span, "Is there a red shape?")),
         Message("assistant", ("Yes.",)),
     ]
     asked = Message("user", ("What is the capital of France?",))
