@@ -39,8 +39,8 @@ class Gallery:
 
     def __init__(self, known: frozenset[str]) -> None:
         """``known`` are the names of the subjects."""
-        self._all = [d for d in drawings() if d.count == 1 and d.subject.name in known]
-        self._table = np.stack([_small(d.render()) for d in self._all])
+        self.drawings = [d for d in drawings() if d.count == 1 and d.subject.name in known]
+        self._table = np.stack([_small(d.render()) for d in self.drawings])
 
     def prompts(self) -> dict[str, list[Drawing]]:
         """What can be asked for, by kind.
@@ -49,14 +49,14 @@ class Gallery:
         """
         kinds: dict[str, list[Drawing]] = {"shapes": [], "natural": [], "trained": []}
         kinds["held out"] = []
-        for drawing in self._all:
+        for drawing in self.drawings:
             if not drawing.mirrored:
                 kinds[_kind(drawing)].append(drawing)
         return kinds
 
     def nearest(self, pixels: NDArray[np.uint8]) -> Drawing:
         """What a picture shows."""
-        return self._all[int(((self._table - _small(pixels)) ** 2).sum(1).argmin())]
+        return self.drawings[int(((self._table - _small(pixels)) ** 2).sum(1).argmin())]
 
 
 def evaluate(

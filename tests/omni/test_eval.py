@@ -2,17 +2,18 @@
 
 import json
 from dataclasses import replace
-from functools import partial
+from functools import partial, partialmethod
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fakes import LoudnessHearing, LoudnessStream, ScriptedLlm, SizeSight, fake_parts
+from fakes import LoudnessHearing, LoudnessStream, ScriptedLlm, fake_parts
 from omni import types
 from omni.cli import app
 from omni.data.sample import Medium, Message, Sample
 from omni.data.shards import write_shards
+from omni.draw import judge
 from omni.draw.pictures import Drawing
 from omni.errors import InputError, MediaError
 from omni.evaluate import bridges, command, parts
@@ -292,21 +293,15 @@ class Painters:
         return Drawing(wish.subject, colour).render()
 
 
-class CircleSight(SizeSight):
-    """Takes everything for a circle."""
-
-    def encode(self, frames):
-        return [types.Span("image", "a circle in the middle", times=(0, 0)) for _ in frames]
-
-
-def test_what_is_drawn_is_judged_by_the_nearest_picture_and_by_the_adapter():
-    drawing = replace(fake_parts(), painters=Painters())
-    sees = Bridge("adapter", replace(drawing, sight=CircleSight()), frozenset({"image"}))
-    run = Run([by_words(lambda asked: ""), sees], None)
+def test_what_is_drawn_is_judged_by_a_classifier_and_by_the_nearest_picture(monkeypatch):
+    learn = judge.Judge.__init__
+    monkeypatch.setattr(judge.Judge, "__init__", partialmethod(learn, steps=60))
+    run = Run([by_words(lambda asked: "", painters=Painters())], None)
     parts.drawing(run)
     found = figures(run)
-    assert found["shapes: thing and colour, by the nearest picture"] == (22 / 24, 24, 0)
-    assert found["shapes: thing, by the image adapter"] == (0.5, 24, 0)
+    assert found["shapes: thing, by the classifier"] == (1, 24, 0)
+    assert found["shapes: colour, by the classifier"] == (22 / 24, 24, 0)
+    assert found["shapes: both, by the nearest picture"] == (22 / 24, 24, 0)
     assert found["a picture, median"][1] == 24
     none = Run([by_words(lambda asked: "")], None)
     parts.drawing(none)
