@@ -1,9 +1,9 @@
 """What pictures show: captions, answers with their probability, and which sentences fit.
 
-How well a sentence fits a picture is read off two heads. The matching one is the LLM: how much
-likelier it finds the sentence behind this picture than behind none (pointwise mutual information,
-in nats a token). The contrastive one is the cosine of the two in the space of sentences, as the
-search has it. A logistic curve (Platt, 1999) makes one probability of both.
+How well a sentence fits a picture is read off two heads. The matching one is the LLM: by how much
+it finds the sentence likelier behind this picture than behind others (pointwise mutual information,
+in nats). The contrastive one is the cosine of the two in the space of sentences, as the search has
+it. A logistic curve (Platt, 1999) makes one probability of both.
 """
 
 from __future__ import annotations
@@ -11,21 +11,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from random import Random
 from typing import Protocol, TypeVar
 
+import numpy as np
+from PIL import Image
 from torch import Tensor
 
+from omni.data.describe import COLOURS
+from omni.data.pictures import draw
 from omni.errors import InputError
 from omni.llm.cache import Cache, Feed
 from omni.prompts import INSTRUCTIONS
-from omni.types import ImageFrame, Message, Span
+from omni.types import ImageFrame, Message, Pixels, Span
 from runtime.assembly import Parts
-from runtime.items import read_picture
+from runtime.items import picture_note, read_picture
 from runtime.prompt import Reading
 from runtime.search import picture_encoder
 
 DESCRIBE = "Describe the picture."
 YES_OR_NO = (("Yes", "yes"), ("No", "no"))
+MOST = 8.0
+"""Nats that say all: a long sentence with one odd word may have many."""
+LABELS = (
+    "something that could not be recognised with confidence; mostly gray",
+    "a coffee mug (80% sure); mostly white",
+    "a dog, most likely a Golden Retriever (80% sure); mostly brown",
+)
 T = TypeVar("T")
 
 
@@ -69,9 +82,9 @@ class Vision:
         the log odds where both are 0.
         """
 
-        information: float = 4.0
-        cosine: float = 5.0
-        odds: float = -2.0
+        information: float = 0.3
+        cosine: float = 7.4
+        odds: float = -3.75
         most: int = 80
 
     def __init__(self, parts: Parts, config: Config | None = None, run: Run = here) -> None:
@@ -119,16 +132,31 @@ class Vision:
         return found
 
     def evidence(self, seen: Seen, sentences: Sequence[str]) -> list[tuple[float, float]]:
-        """Mutual information, in nats a token, and cosine of a picture and each sentence."""
-        behind = self._likelihoods(seen.span, sentences)
-        alone = self._likelihoods(None, sentences)
+        """Mutual information, in nats from -8 to 8, and cosine of a picture and each sentence."""
         encoder = picture_encoder()
         meaning_W = encoder.items([seen.frame], [""]).meaning[0]
-        cosines = encoder.words(sentences) @ meaning_W
-        return [(b - a, float(c)) for b, a, c in zip(behind, alone, cosines, strict=True)]
+        cosines = (encoder.words(sentences) @ meaning_W).tolist()
+        if seen.span is None:
+            return [(0.0, cosine) for cosine in cosines]
+        behind = self._likelihoods(seen.span, sentences)
+        others = zip(
+            *(self._likelihoods(other, sentences) for other in self._others(seen.span)),
+            strict=True,
+        )
+        return [
+            (max(-MOST, min(MOST, b - sum(o) / len(o))), cosine)
+            for b, o, cosine in zip(behind, others, cosines, strict=True)
+        ]
+
+    def _others(self, span: Span) -> list[Span]:
+        """Pictures to compare with that are read in the same way: by the adapter or by labels."""
+        if span.embeds is None:
+            return [Span("image", picture_note(label)) for label in LABELS]
+        seen = [self.see(ImageFrame(picture)).span for picture in _shapes()]
+        return [other for other in seen if other is not None]
 
     def _likelihoods(self, seen: Span | None, sentences: Sequence[str]) -> list[float]:
-        """Of each sentence as the description, in nats a token."""
+        """Log-likelihood of each sentence as the description, in nats."""
         cache = self._llm.new_cache()
         first_V = self._read(cache, seen, DESCRIBE).log_softmax(-1)
         length = cache.length
@@ -139,7 +167,7 @@ class Vision:
             cache.crop(length)
             total = float(first_V[tokens[0]])
             total += sum(float(row[t]) for row, t in zip(rows, tokens[1:], strict=False))
-            found.append(total / len(tokens))
+            found.append(total)
         return found
 
     def _read(self, cache: Cache, seen: Span | None, question: str) -> Tensor:
@@ -159,3 +187,19 @@ class Vision:
 
     def _firsts(self, words: Sequence[str]) -> set[int]:
         return {self._llm.tokenizer.encode(word)[0] for word in words}
+
+
+@cache
+def _shapes() -> tuple[Pixels, ...]:
+    """Three plain pictures."""
+    found = []
+    for shape, colour, ground, place in (
+        ("circle", "red", "white", (72, 72)),
+        ("square", "blue", "green", (5, 140)),
+        ("star", "black", "yellow", (140, 5)),
+    ):
+        picture = Image.new("RGB", (224, 224), COLOURS[ground])
+        thing = draw(shape, COLOURS[colour], Random(0)).resize((80, 80))
+        picture.paste(thing, place, thing)
+        found.append(np.asarray(picture))
+    return tuple(found)
