@@ -52,7 +52,7 @@ recipe = Recipe(
                 "audio": data("questions", audio="encoders.states:whisper_states"),
                 "image": data("easy-vqa", image="encoders.image:Eye"),
             },
-            steps=120,
+            steps=80,
             balance=AdaptiveBalance.Config(),
             objective=Language(),
             train=("bridges", "llm"),
