@@ -395,7 +395,12 @@ def ask(
     if speak is not None and answer.audio is not None:
         write_wav(speak, answer.audio)
     if answer.picture is not None:
-        draw.write_bytes(answer.picture)
+        try:
+            draw.write_bytes(answer.picture)
+        except OSError as error:
+            raise OmniError(
+                f"cannot write {draw}: {error.strerror or error}; choose another with --draw"
+            ) from None
         typer.echo(f"\n{draw}", nl=False, err=json)
     for warning in answer.warnings:
         typer.echo(f"\nNote: {warning}", err=True)

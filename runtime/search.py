@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -35,6 +34,7 @@ from encoders.scene import SceneEncoder
 from encoders.vad import onnx_session
 from omni import embedding
 from omni.adapters.image import Scene, text
+from omni.data.describe import without_places
 from omni.search import Encoded, Hit, Index
 from omni.types import ImageFrame, Pixels
 from omni.weights import CATALOG, ensure
@@ -50,8 +50,6 @@ _SURE = 0.4
 """Probability from which a label names a picture."""
 _CERTAIN = 0.7
 """How sure the image adapter has to be to name it against a label."""
-_PLACE = re.compile(r" (?:at the [a-z]+(?: [a-z]+)?|on the (?:left|right)|in the middle)(?=,|$)")
-"""Nobody looks for pictures by where in them something is."""
 _GROUND = 24
 """Up to which difference, of 255, a pixel is of the ground."""
 
@@ -194,7 +192,7 @@ class _Sight:
             [said] = self._scenes.adapter.sentences(scene)
             [sure] = self._scenes.adapter.sureness(scene)
             if said:
-                sentence = embedding.embedder().encode([_PLACE.sub("", text(said))])[0]
+                sentence = embedding.embedder().encode([without_places(text(said))])[0]
                 meaning = _unit(meaning + self._named(scene) + sentence)
                 name = text(said) if sure >= _CERTAIN or not name else name
         return meaning, look, name

@@ -93,6 +93,7 @@ class Vision:
         self.config = config or self.Config()
         self._parts, self._llm = parts, parts.llm
         self._reading = Reading.of(parts)
+        self._kept: dict[bool, tuple[tuple[str, ...], list[float]]] = {}
 
     def see(self, frame: ImageFrame) -> Seen:
         """Look at a picture."""
@@ -139,21 +140,28 @@ class Vision:
         if seen.span is None:
             return [(0.0, cosine) for cosine in cosines]
         behind = self._likelihoods(seen.span, sentences)
-        others = zip(
-            *(self._likelihoods(other, sentences) for other in self._others(seen.span)),
-            strict=True,
-        )
+        usual = self._usual(seen.span.embeds is not None, tuple(sentences))
         return [
-            (max(-MOST, min(MOST, b - sum(o) / len(o))), cosine)
-            for b, o, cosine in zip(behind, others, cosines, strict=True)
+            (max(-MOST, min(MOST, b - u)), cosine)
+            for b, u, cosine in zip(behind, usual, cosines, strict=True)
         ]
 
-    def _others(self, span: Span) -> list[Span]:
-        """Pictures to compare with that are read in the same way: by the adapter or by labels."""
-        if span.embeds is None:
-            return [Span("image", picture_note(label)) for label in LABELS]
-        seen = [self.see(ImageFrame(picture)).span for picture in _shapes()]
-        return [other for other in seen if other is not None]
+    def _usual(self, adapted: bool, sentences: tuple[str, ...]) -> list[float]:
+        """Mean log-likelihoods, in nats, behind other pictures that are read in the same way.
+
+        That is by the adapter, or by labels. Many pictures are asked about the same sentences, so
+        the last of each are kept.
+        """
+        kept = self._kept.get(adapted)
+        if kept is None or kept[0] != sentences:
+            if adapted:
+                others = [self.see(ImageFrame(picture)).span for picture in _shapes()]
+            else:
+                others = [Span("image", picture_note(label)) for label in LABELS]
+            found = [self._likelihoods(other, sentences) for other in others]
+            means = [sum(each) / len(each) for each in zip(*found, strict=True)]
+            kept = self._kept[adapted] = sentences, means
+        return kept[1]
 
     def _likelihoods(self, seen: Span | None, sentences: Sequence[str]) -> list[float]:
         """Log-likelihood of each sentence as the description, in nats."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,9 @@ COLOURS = {
     "gray": (136, 136, 136), "teal": (24, 146, 150),
 }  # fmt: skip
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "ring")
+_PLACE = re.compile(
+    r" (?:at the [a-z]+(?: [a-z]+)?|on the (?:left|right)|in the middle)(?=[,. ]|$)"
+)
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 
 
@@ -55,6 +59,11 @@ class Asked:
     answer: str
     wrong: str
     about: str
+
+
+def without_places(text: str) -> str:
+    """A description without the words of `Placed.place`: nobody looks for pictures by these."""
+    return _PLACE.sub("", text)
 
 
 def questions(placed: list[Placed], ground: str, random: Random) -> list[Asked]:

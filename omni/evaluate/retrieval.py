@@ -14,7 +14,6 @@ scenes           composed pictures of the held-out part, by their captions
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from random import Random
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from omni.search.encoder import Floats, ItemEncoder
     from omni.types import ImageFrame
 
-_PLACE = re.compile(
-    r" (?:at the [a-z]+(?: [a-z]+)?|on the (?:left|right)|in the middle)(?=[,. ]|$)"
-)
 _SCENES = 256
 
 
@@ -39,14 +35,17 @@ def search(run: Run) -> None:
     """Retrieval without the image adapter, which is training-free, and with it."""
     from runtime.search import PictureEncoder
 
+    encoders = {
+        bridge.name: PictureEncoder(PictureEncoder.Config(adapter=bridge.name == "adapter"))
+        for bridge in run.of("image")
+    }
     for name, (frames, names) in _galleries(run).items():
-        for bridge in run.of("image"):
-            encoder = PictureEncoder(PictureEncoder.Config(adapter=bridge.name == "adapter"))
+        for bridge, encoder in encoders.items():
             place = partial(places, encoder, frames)
-            [found] = run.each(f"search, {name}, {bridge.name}", [names], place)
+            [found] = run.each(f"search, {name}, {bridge}", [names], place)
             ranks = [found] if isinstance(found, Exception) else found
             for measure, most in (("first", 1), ("among five", 5)):
-                row = Row("search", f"{name}: {measure}", bridge.name)
+                row = Row("search", f"{name}: {measure}", bridge)
                 run.add(row, ranks, ranks, partial(_within, most), _share)
 
 
@@ -77,6 +76,7 @@ def _share(marks: list[bool]) -> Figure | None:
 def _galleries(run: Run) -> dict[str, tuple[list[ImageFrame], list[str]]]:
     """Pictures and their names; a quick look leaves the large ones out."""
     from encoders.media import load_image
+    from omni.data.describe import without_places
     from omni.data.texts import is_held_out
     from omni.data.things import photographs, things
 
@@ -101,6 +101,6 @@ def _galleries(run: Run) -> dict[str, tuple[list[ImageFrame], list[str]]]:
         ),
         "scenes": (
             [load_image(s.media[0].data) for s in scenes],
-            [_PLACE.sub("", s.meta["caption"]) for s in scenes],
+            [without_places(s.meta["caption"]) for s in scenes],
         ),
     }

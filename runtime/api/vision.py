@@ -52,18 +52,18 @@ async def look(
 async def _looked(hub: Hub, body: VisionRequest) -> dict[str, Any]:
     source = MediaSource(hub.config.media_hosts)
     run = asyncio.get_running_loop().run_in_executor
+    assert hub.engine is not None
+    vision = Vision(hub.engine.parts, run=hub.engine.in_background)
     data = []
     for index, url in enumerate(body.images):
         file = await source.read(url, f"images[{index}]")
-        one = await run(hub.pool, partial(_one, hub, body, file))
+        one = await run(hub.pool, partial(_one, vision, body, file))
         data.append({"object": "vision.result", "index": index, **one})
     return {"object": "list", "data": data}
 
 
-def _one(hub: Hub, body: VisionRequest, file: bytes) -> dict[str, Any]:
+def _one(vision: Vision, body: VisionRequest, file: bytes) -> dict[str, Any]:
     """Of one picture; blocks."""
-    assert hub.engine is not None
-    vision = Vision(hub.engine.parts, run=hub.engine.in_background)
     seen = vision.see(load_image(file))
     if not body.questions and not body.sentences:
         return {"caption": asdict(vision.caption(seen))}

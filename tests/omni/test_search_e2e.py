@@ -2,15 +2,20 @@
 
 import json
 from pathlib import Path
+from random import Random
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 pytest.importorskip("lancedb")
 
 from encoders.media import load_image
 from omni.cli import app
+from omni.data.pictures import draw
 from omni.search import Index, read_items
+from omni.types import ImageFrame
 from runtime.search import PictureEncoder, main_colours, open_index
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
@@ -92,3 +97,18 @@ def test_colours_are_those_of_the_thing_and_not_of_the_ground() -> None:
     pixels[30:70, 30:70] = (220, 20, 20)
     assert main_colours(pixels) == ("red",)
     assert main_colours(np.full((9, 9, 3), 255, np.uint8)) == ("white",)
+
+
+def test_what_the_image_adapter_names_is_found_by_its_name():
+    circle = draw("circle", (214, 32, 32), Random(0)).resize((150, 150))
+    picture = Image.new("RGB", (224, 224), "white")
+    picture.paste(circle, (37, 37), circle)
+    frames = [ImageFrame(np.asarray(picture))]
+    asked = ["a red circle", "a cup of coffee"]
+
+    def apart(encoder):
+        meant, other = encoder.words(asked) @ encoder.items(frames, [""]).meaning[0]
+        return meant - other
+
+    plain = PictureEncoder(PictureEncoder.Config(adapter=False))
+    assert apart(PictureEncoder()) > max(0.2, apart(plain))

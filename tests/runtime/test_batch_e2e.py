@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 import av
 import jsonschema
@@ -17,7 +18,10 @@ import pytest
 from PIL import Image
 
 from encoders.media import AudioWriter, read_audio, wav_bytes
+from omni.batch import Options, read_records
 from omni.batch.schema import SCHEMA
+from omni.data.pictures import draw
+from runtime.batch import Batch
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
@@ -201,3 +205,26 @@ def test_a_language_that_does_not_exist_is_told_once(tmp_path):
     assert done.returncode != 0
     assert done.stderr.count("klingon") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_pictures_are_read_as_in_a_conversation_and_drawn(tmp_path):
+    circle = draw("circle", (214, 32, 32), Random(0)).resize((100, 100))
+    picture = Image.new("RGB", (224, 224), "white")
+    picture.paste(circle, (10, 10), circle)
+    picture.save(tmp_path / "circle.png")
+    asks = ["Is there a red shape?", "Is there a blue shape?"]
+    lines = [
+        {"id": "seen", "image": "circle.png", "ask": asks},
+        {"id": "drawn", "ask": ["Draw a blue star.", "What is the capital of Spain?"]},
+    ]
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with Batch(Options(draw=tmp_path / "out")) as batch:
+        found = {r["id"]: r for r in batch.run(read_records([str(manifest)]))}
+    yes, no = (a["answer"].lower() for a in found["seen"]["answers"])
+    assert yes.startswith("yes")
+    assert no.startswith("no")
+    drawn, capital = found["drawn"]["answers"]
+    assert capital["answer"].count("Madrid") == 1
+    red, _, blue = np.asarray(Image.open(drawn["picture"]), float)[110:146, 110:146].mean((0, 1))
+    assert blue > red + 80
